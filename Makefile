@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 COMPOSE ?= docker compose
 SEED ?= 1
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 OPTIONS ?=
 
 BIN := .venv/bin
@@ -39,7 +39,7 @@ serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept
 # In their own order: ordered by their number of tests, files with few long ones would come last,
 # and one process would wait for the other.
 test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow" $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow and not seconds" $(OPTIONS)
 
 # Which tests these are is decided while they run (tests/fast.py): there is no list to keep.
 test-fast: $(INSTALLED) ## Run the tests that need no server, database, further process, training or seconds (a minute)
@@ -75,10 +75,11 @@ test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, an
 		tests/workers/jobs tests/workers/embedded tests/workers/schedule tests/workers/cli/test_waiting.py tests/workers/compute/test_group.py \
 		tests/service/api/test_silent_database.py $(OPTIONS)
 
-test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls, of make mutants and of what benchmarks count (two minutes)
+test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls, of make mutants and of what benchmarks count, and those that take seconds (three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m slow tests/test_secrets.py tests/test_mutants.py \
 		tests/service/api/test_openapi.py tests/service/api/test_hanging_up.py tests/workers/test_bucket.py \
 		tests/models_store tests/benchmarks $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m seconds --ignore tests/unlearning $(OPTIONS)
 
 test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, the client by itself, and those of what each image imports (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment tests/service/client \

@@ -62,6 +62,7 @@ def test_counts_add_up_and_survive_a_file() -> None:
     assert total.covered == {"m": 1, "n": 2}
 
 
+@pytest.mark.seconds
 def test_kept_scores_are_judged_as_those_that_were_just_made(place: Place, tmp_path: Path) -> None:
     found = scoring.scored(place.trained, attacked=0, small=1)
     scoring.keep(tmp_path / "scores.json", found)

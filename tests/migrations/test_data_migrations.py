@@ -15,6 +15,8 @@ from service.messages import sampling
 from tests import factories
 from unlearning import inputs
 
+pytestmark = pytest.mark.seconds
+
 
 def test_datasets_of_before_learn_where_their_ids_come_from(bare_database: Engine) -> None:
     database = bare_database

@@ -41,7 +41,6 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield method, path, said
 
 
-@pytest.mark.seconds
 def test_every_operation_is_there_with_its_scope(app: FastAPI, page: str) -> None:
     for method, path, said in _operations(app):
         article = re.search(rf'<h3 id="{said["operationId"]}">.*?</article>', page, re.DOTALL)

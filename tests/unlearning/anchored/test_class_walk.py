@@ -95,6 +95,7 @@ def _loss(model, examples):
     return float(objective.losses(model, examples).double().mean())
 
 
+@pytest.mark.seconds
 def test_class_is_expected_as_little_as_one_that_was_never_seen(model, forget, retain):
     before = copy.deepcopy(model.state_dict())
     walked = _leave(model, forget, retain)
@@ -107,6 +108,7 @@ def test_class_is_expected_as_little_as_one_that_was_never_seen(model, forget, r
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
+@pytest.mark.seconds
 def test_other_classes_fare_as_after_retraining(model, walked, retain, held_out, unseen):
     others = _of_class(unseen, inside=False)
     kept = _of_class(held_out, inside=False)
@@ -129,6 +131,7 @@ def test_one_straight_line_does_not_get_there_or_costs_the_other_classes(
         assert _accuracy(straight.model, forget) > 0.01
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("preconditioner", ["none", "kfac"])
 def test_first_step_follows_its_definition(model, forget, retain, preconditioner):
     walk = Walk(rows=len(retain), preconditioner=preconditioner, most_steps=1)

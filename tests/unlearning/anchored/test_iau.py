@@ -104,6 +104,7 @@ def _membership(model, forget, unseen):
     return roc_auc_score(truth, -torch.cat(losses))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("rows", [[3], list(range(12)), list(range(50))])
 def test_mean_forget_loss_rises_by_the_gap(model, train, anchor, context, rows):
     update = _unlearn(model, train, rows, context)
@@ -115,6 +116,7 @@ def test_mean_forget_loss_rises_by_the_gap(model, train, anchor, context, rows):
     assert update.notes["reached"] == pytest.approx(float(after), rel=1e-5)
 
 
+@pytest.mark.seconds
 def test_forgotten_rows_become_as_a_retrained_model_sees_them(
     model, train, validation, unseen, context
 ):

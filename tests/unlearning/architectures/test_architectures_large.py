@@ -60,6 +60,7 @@ def test_convolutions_before_batch_norm_have_no_bias(name):
     assert not biased & convolutions
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", LARGE)
 def test_small_network_learns_digits(name, digits):
     model = _small(name)

@@ -41,6 +41,7 @@ def of(scored: Scored, name: str) -> Verification:
     return judged(scored, case)
 
 
+@pytest.mark.seconds
 def test_an_honest_retrain_does_not_fail(scored: Scored) -> None:
     found = of(scored, HONEST)
     assert not failed(found), found.to_json()["reasons"]

@@ -58,16 +58,25 @@ def build(parameters):
 '''
 
 
-@pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    """A worker with the network above installed, and 6,000 rows: row 5,000 has the site 57."""
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeProcess]:
+    """A compute process with the network above installed."""
+    site = tmp_path_factory.mktemp("site")
     info = site / "lookup-1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir()
     (site / "lookup_network.py").write_text(NETWORK)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lookup\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[unlearning.architectures]\nlookup = lookup_network\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(site))
+        made = ComputeProcess(device="cpu", threads=1)
+        yield made
+        made.kill()
+
+
+@pytest.fixture
+def worker(process: ComputeProcess, tmp_path: Path) -> Iterator[Runtime]:
+    """A worker with that process, and 6,000 rows: row 5,000 has the site 57."""
     settings = Settings(_env_file=None, state_dir=tmp_path / "state", **place.SETTINGS)
     settings.sources.mkdir(parents=True)
     lines = ["record_id,site,kind,weight,label"]
@@ -77,7 +86,6 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]
     (settings.sources / "visits.csv").write_text("\n".join(lines) + "\n")
     engine = db.engine(settings.database)
     schema.upgrade(engine)
-    process = ComputeProcess(device="cpu", threads=1)
     runtime = Runtime(settings, engine, process, owner="w1")
     catalogue.announce(runtime)
     with runtime.session() as session:
@@ -90,7 +98,6 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]
         )
     ingest.run_due(runtime)
     yield runtime
-    process.kill()
     engine.dispose()
 
 

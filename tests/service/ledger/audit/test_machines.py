@@ -51,7 +51,6 @@ def assignments(path: Path) -> Iterator[int]:
                 yield node.lineno
 
 
-@pytest.mark.seconds
 def test_no_status_is_assigned_outside_the_machines() -> None:
     found = {
         f"{path.parent.name}/{path.name}:{line}"

@@ -43,6 +43,7 @@ def _verified(folder: Path, weights: bytes, signer: ModelSigner, name: str = "wh
     return "" if run.returncode == 0 else run.stderr + run.stdout or "refused"
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["who-3", "renamed"])
 def test_the_command_of_others_accepts_the_file_whatever_it_is_called(
     tmp_path: Path, name: str
@@ -50,6 +51,7 @@ def test_the_command_of_others_accepts_the_file_whatever_it_is_called(
     assert _verified(tmp_path, WEIGHTS, SIGNER, name) == ""
 
 
+@pytest.mark.seconds
 def test_it_refuses_other_weights_and_another_key(tmp_path: Path) -> None:
     assert "mismatch" in _verified(tmp_path, WEIGHTS + b"!", SIGNER)
     assert "mismatch" in _verified(tmp_path, WEIGHTS, ModelSigner.from_seed(bytes(32)))

@@ -19,7 +19,7 @@ def chromium() -> Iterator[Any]:
     """A browser without a screen."""
     for needed in ("playwright", "axe_playwright_python"):
         if importlib.util.find_spec(needed) is None:
-            leave_out(f"{needed} is not installed (make setup)")
+            leave_out(f"{needed} is not installed (pip install --editable '.[dev]')")
     if CHROMIUM is None:
         leave_out("Chromium is not installed (apt-get install chromium)")
     from playwright.sync_api import sync_playwright

@@ -7,8 +7,8 @@ import torch
 from sqlalchemy import select
 
 from service.ledger.database.tables import Model, Version
-from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
-from tests.workers.place import Place
+from tests.workers.jobs.test_class_forgetting import ask_for_class
+from tests.workers.place import LENIENT, Place
 from unlearning.core import objective
 from unlearning.core.examples import Examples
 from workers.compute.workspace import Workspace

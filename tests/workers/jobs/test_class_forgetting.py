@@ -16,25 +16,10 @@ from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.ledger.training import consolidation, runs
 from service.messages.train import TRAIN
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from workers.jobs import pipeline, training_request, training_result
 
 CLASS = 3
-
-
-#: What a test of the wiring needs, so as not to depend on how well a method does on a tiny network.
-LENIENT = {
-    "audit_accuracy_drop": 1.0,
-    "audit_accuracy_drop_since_anchor": 1.0,
-    "retain_accuracy_drop": 1.0,
-    "class_accuracy": 0.9,
-    "membership_auc": 0.5,
-    "forget_accuracy": 1.0,
-    "large_losses": 1.0,
-    "refit_membership": 0.5,
-    "relearn_time": 0.0,
-    "audit_membership": 0.5,
-}
 
 
 def ask_for_class(town: Place, label: int) -> str:

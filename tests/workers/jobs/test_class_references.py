@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from service.ledger.database.states import RequestStatus
-from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class, measured
+from tests.workers.jobs.test_class_forgetting import ask_for_class, measured
 from tests.workers.jobs.test_references import kept, stored, train_all
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from workers.compute.references import draw_classes
 from workers.jobs import spare
 

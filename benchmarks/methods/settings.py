@@ -11,7 +11,7 @@ from typing import Any, Literal
 from unlearning import methods
 from unlearning.core import training
 
-#: The method that gives the references; it is the yardstick and is not ranked.
+#: The method that gives the references; it is the baseline and is not ranked.
 YARDSTICK = "retrain"
 #: The service's default, of which the targets speak.
 DEFAULT = "iau"

@@ -126,10 +126,10 @@ def test_a_program_that_keeps_exiting_ends_everything_with_1(listener: Listener)
 
 
 def test_a_program_that_ignores_the_stop_is_killed(listener: Listener) -> None:
-    deaf = REPORTING_PROGRAM.replace(
+    ignoring = REPORTING_PROGRAM.replace(
         "signal.signal(signal.SIGTERM, stop)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     )
-    command = [sys.executable, "-c", deaf, str(listener.port), "worker-1"]
+    command = [sys.executable, "-c", ignoring, str(listener.port), "worker-1"]
     program = serve.Program("worker-1", command, stop_seconds=0.2)
     supervisor = serve.Supervisor([program], environment=dict(os.environ))
     with watched(supervisor) as codes:

@@ -15,7 +15,6 @@ from tests.extending import packages
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import ask_for_class
 from tests.workers.place import LENIENT, Place
 from workers.jobs import pipeline
 from workers.runtime import Runtime
@@ -110,7 +109,7 @@ def numbers(town: Place, operator: TestClient) -> Numbers:
         patch.setattr(town.runtime, "ask", watched)
         pipeline.run_trainings_due(town.runtime)
     fallback = town.live().number
-    ask_for_class(town, 3)
+    town.ask_for_class(3)
     town.work()
     class_left = town.live().number
     town.ask(row_of(town, 5))
@@ -168,7 +167,7 @@ def test_batch_after_a_forgotten_class_takes_the_policys_first_exact_method(
 def test_run_now_may_ask_for_any_exact_method_after_a_class(
     town: Place, operator: TestClient, numbers: Numbers
 ) -> None:
-    ask_for_class(town, 7)
+    town.ask_for_class(7)
     town.work()
     run_now = "/v1/models/m/batches:run-now"
     assert operator.post(run_now).json()["method"] == METHOD

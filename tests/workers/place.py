@@ -84,12 +84,18 @@ class Place:
 
     def ask(self, *rows: int) -> str:
         """A deletion request for these training rows; its id."""
+        names = tuple(f"digit-{row:04d}" for row in rows)
+        return self._record(kind="records", record_ids=names)
+
+    def ask_for_class(self, label: int) -> str:
+        """A deletion request for a digit; its id."""
+        return self._record(kind="class", label=label)
+
+    def _record(self, **asked: Any) -> str:
         with self.runtime.session() as session:
-            key = session.scalar(select(Dataset.name))
-            names = tuple(f"digit-{row:04d}" for row in rows)
             receipt = intake.record(
                 session,
-                Ask(dataset=key, kind="records", record_ids=names),
+                Ask(dataset=session.scalar(select(Dataset.name)), **asked),
                 principal="key_test",
                 digester=self.runtime.digester,
                 now=self.runtime.now(),

@@ -51,7 +51,7 @@ test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding
 	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "not slow" tests/unlearning $(OPTIONS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/unlearning $(OPTIONS)
 
-check: lint types imports test ## Run what CI runs: lint, format, types, import rules, tests
+check: lint types imports test ## Check style, format, types and import rules, and run the tests (CI runs the longer ones too)
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .

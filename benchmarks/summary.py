@@ -15,7 +15,7 @@ NAMES = {
     "base": "base, nothing done",
     "matched": "`iau`, the default",
     "calibrated": "`iau`, one gap for all rows (`calibrated`)",
-    "iau": "`iau`, the default",
+    "iau": "`iau`, the calibrated step",
     "adam1": "`iau` as released (`adam1`)",
     "retrain": "retrained, mean of three",
 }

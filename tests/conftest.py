@@ -131,19 +131,19 @@ def sqlite_database(sqlite_template: Path, sqlite_engine: Engine) -> Iterator[En
 
 
 @pytest.fixture(scope="session")
-def postgres_broom(postgres_url: URL) -> Iterator[Broom]:
+def postgres_cleaner(postgres_url: URL) -> Iterator[Cleaner]:
     """What empties the database of this test run."""
-    made = Broom(_for_driver(postgres_url))
+    made = Cleaner(_for_driver(postgres_url))
     yield made
     made.close()
 
 
 @pytest.fixture
-def postgres_database(postgres_engine: Engine, postgres_broom: Broom) -> Iterator[Engine]:
+def postgres_database(postgres_engine: Engine, postgres_cleaner: Cleaner) -> Iterator[Engine]:
     """A migrated PostgreSQL database without rows. A test must leave its tables as they are."""
     yield postgres_engine.execution_options()
     postgres_engine.dispose()
-    postgres_broom.sweep()
+    postgres_cleaner.clean()
 
 
 @pytest.fixture(params=BOTH)
@@ -177,7 +177,7 @@ def migrated_database(request: pytest.FixtureRequest) -> Iterator[Engine]:
     template: URL = request.getfixturevalue("postgres_url")
     server: URL = request.getfixturevalue("postgres_server")
     # A database that somebody is connected to cannot be copied.
-    request.getfixturevalue("postgres_broom").close()
+    request.getfixturevalue("postgres_cleaner").close()
     with _new_database(server, template=str(template.database)) as url:
         engine = db.engine(url.render_as_string(hide_password=False))
         yield engine
@@ -225,7 +225,7 @@ def s3_server() -> Iterator[s3.Server]:
     """An S3 server over HTTP."""
     for needed in ("obstore", "moto", "flask"):
         if importlib.util.find_spec(needed) is None:
-            leave_out(f"{needed} is not installed (make setup)")
+            leave_out(f"{needed} is not installed (pip install --editable '.[dev]')")
     with s3.running() as server:
         yield server
 
@@ -238,7 +238,7 @@ def s3_environment(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> s3.
     return s3_server
 
 
-class Broom:
+class Cleaner:
     """Empties a PostgreSQL database again and again, over one connection.
 
     A new connection first reads what there is of every table, which takes longer than to empty it.
@@ -248,7 +248,7 @@ class Broom:
         self._address = address
         self._connection: psycopg.Connection[Any] | None = None
 
-    def sweep(self) -> None:
+    def clean(self) -> None:
         """End every other connection, and delete every row that a test has written."""
         if self._connection is not None:
             with suppress(psycopg.OperationalError):  # a test has ended it with all others
@@ -259,7 +259,7 @@ class Broom:
         self._connection.execute(_EMPTY)
 
     def close(self) -> None:
-        """Disconnect until the next sweep."""
+        """Disconnect until it is called again."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None

@@ -111,7 +111,7 @@ def _measure(problem: Problem, count: int, splits: Splits, tell: Tell) -> list[L
     tell(0.0, "training")
     bases = models.bases(problem.data, count, splits)
     retrained = models.retrained(problem, count)
-    yardstick = measures.margins_of(retrained, problem)
+    reference = measures.margins_of(retrained, problem)
     calibrated: list[nn.Module] = []
     matched: list[nn.Module] = []
     for done, base in enumerate(bases):
@@ -122,9 +122,9 @@ def _measure(problem: Problem, count: int, splits: Splits, tell: Tell) -> list[L
     half = len(retrained) // 2
     first = measures.margins_of(retrained[:half], problem)
     return [
-        measures.line(report.BASE, [b.model for b in bases], problem, yardstick),
-        measures.line(report.TODAY, calibrated, problem, yardstick),
-        measures.line(report.MATCHED, matched, problem, yardstick),
+        measures.line(report.BASE, [b.model for b in bases], problem, reference),
+        measures.line(report.TODAY, calibrated, problem, reference),
+        measures.line(report.MATCHED, matched, problem, reference),
         measures.line(report.RETRAINED, retrained[half:], problem, first),
     ]
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.methods import files
 from benchmarks.methods.problem import Problem
-from benchmarks.methods.settings import YARDSTICK, Settings
+from benchmarks.methods.settings import BASELINE, Settings
 from unlearning import methods
 from unlearning.anchored import anchor as anchors
 from unlearning.anchored import preparation
@@ -97,7 +97,7 @@ def _reference(
     k: int, base: Trained, problem: Problem, settings: Settings, folder: Path, progress: Progress
 ) -> Trained:
     seed = _FIRST_REFERENCE + k
-    method = methods.get(YARDSTICK)
+    method = methods.get(BASELINE)
     context = Context(
         kind=settings.kind,
         calibration=problem.data.validation,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.methods import files, measuring, runs, table
 from benchmarks.methods.bank import Bank, Trained
-from benchmarks.methods.measuring import Numbers, Yardstick
+from benchmarks.methods.measuring import Baseline, Numbers
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.restriction import Cost
 from benchmarks.methods.settings import Settings
@@ -21,7 +21,7 @@ class Findings:
     settings: Settings
     problem: Problem
     bank: Bank
-    yardstick: Yardstick
+    baseline: Baseline
     base: Numbers
     lines: list[Measured]
     refused: list[Line]
@@ -59,10 +59,10 @@ def gather(
 ) -> Findings:
     """Measure and rank what was run."""
     control, references = runs.trained_scores(bank, problem)
-    yardstick = measuring.yardstick(references, control)
-    lines, refused = table.make(done, yardstick)
-    base = measuring.measure(control, yardstick)
-    return Findings(settings, problem, bank, yardstick, base, lines, refused, pending, restriction)
+    baseline = measuring.baseline(references, control)
+    lines, refused = table.make(done, baseline)
+    base = measuring.measure(control, baseline)
+    return Findings(settings, problem, bank, baseline, base, lines, refused, pending, restriction)
 
 
 def _sum(parts: Iterable[files.Stopwatch | Trained | runs.Run]) -> files.Stopwatch:

@@ -42,7 +42,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Baseline:
     """What the references show, and how far they are from each other."""
 
     scores: tuple[ModelScores, ...]
@@ -62,7 +62,7 @@ class Yardstick:
         return Numbers(*(statistics.fmean(column) for column in columns))
 
 
-def yardstick(references: Sequence[ModelScores], control: ModelScores) -> Yardstick:
+def baseline(references: Sequence[ModelScores], control: ModelScores) -> Baseline:
     """The references (two or more), as every other model is measured."""
     each = []
     for k, scores in enumerate(references):
@@ -71,7 +71,7 @@ def yardstick(references: Sequence[ModelScores], control: ModelScores) -> Yardst
     pairs = list(itertools.combinations(references, 2))
     forget = [_divergence(a.forget, b.forget) for a, b in pairs]
     test = [_divergence(a.audit, b.audit) for a, b in pairs]
-    return Yardstick(
+    return Baseline(
         scores=tuple(references),
         control=control,
         forget=statistics.fmean(_accuracy(scores.forget) for scores in references),
@@ -82,7 +82,7 @@ def yardstick(references: Sequence[ModelScores], control: ModelScores) -> Yardst
     )
 
 
-def measure(scores: ModelScores, against: Yardstick) -> Numbers:
+def measure(scores: ModelScores, against: Baseline) -> Numbers:
     """One model against the references."""
     return _numbers(scores, against.control, against.scores)
 

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from benchmarks.methods import measuring
-from benchmarks.methods.measuring import Numbers, Yardstick
+from benchmarks.methods.measuring import Baseline, Numbers
 from benchmarks.methods.table import Measured, is_default
 from unlearning.verification import ModelScores
 
@@ -95,7 +95,7 @@ def roc(models: Mapping[str, ModelScores], control: ModelScores, path: Path) -> 
     _save(figure, path)
 
 
-def trade_off(lines: Sequence[Measured], against: Yardstick, base: Numbers, path: Path) -> None:
+def trade_off(lines: Sequence[Measured], against: Baseline, base: Numbers, path: Path) -> None:
     """Test accuracy against membership AUC; the references are where a method should be."""
     figure, axis = plt.subplots(figsize=(7.4, 6))
     every = [base, *against.each, *(line.numbers for line in lines)]

@@ -52,7 +52,7 @@ def markdown(found: Findings, reached: Sequence[Target], drawn: Mapping[str, Pat
 def _draw(found: Findings) -> dict[str, Path]:
     """What the picture shows → its file."""
     name, bank, problem = found.name, found.bank, found.problem
-    control, reference = found.yardstick.control, found.yardstick.scores[0]
+    control, reference = found.baseline.control, found.baseline.scores[0]
     picked = table.shown(found.lines)
     scored = {"base (do nothing)": control, "retrained": reference}
     scored |= {line.title: line.run.scores for line in picked if line.run.scores is not None}
@@ -68,7 +68,7 @@ def _draw(found: Findings) -> dict[str, Path]:
     losses, roc, trade_off, decision = paths.values()
     plots.losses(scored, control, losses)
     plots.roc(scored, control, roc)
-    plots.trade_off(found.lines, found.yardstick, found.base, trade_off)
+    plots.trade_off(found.lines, found.baseline, found.base, trade_off)
     label = found.settings.forget_class
     space.draw(networks, problem.forget, problem.data.test, decision, label=label)
     return paths
@@ -88,11 +88,11 @@ def _measured(found: Findings) -> dict[str, Any]:
         },
         "base": {**vars(found.base), "cpu_seconds": bank.base.cpu_seconds},
         "retrained": {
-            **vars(found.yardstick.mean),
+            **vars(found.baseline.mean),
             "cpu_seconds": [reference.cpu_seconds for reference in bank.references],
-            "each": [vars(numbers) for numbers in found.yardstick.each],
-            "divergence_between_forget": found.yardstick.band_forget,
-            "divergence_between_test": found.yardstick.band_test,
+            "each": [vars(numbers) for numbers in found.baseline.each],
+            "divergence_between_forget": found.baseline.band_forget,
+            "divergence_between_test": found.baseline.band_test,
         },
         "anchor": vars(bank.anchor_cost),
         "restriction": {**vars(found.restriction), "alpha": ALPHA},
@@ -224,7 +224,7 @@ _COLUMNS = (
 
 def _table(found: Findings) -> str:
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
-    controls = (("*base, do nothing*", found.base), ("*retrained, mean*", found.yardstick.mean))
+    controls = (("*base, do nothing*", found.base), ("*retrained, mean*", found.baseline.mean))
     for title, numbers in controls:
         lines.append(_cells([title, *_numbers(numbers), "", "", "", "", ""]))
     for line in found.lines:
@@ -257,8 +257,8 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def _reading(found: Findings) -> str:
-    low, high = found.yardstick.band_forget
-    test_low, test_high = found.yardstick.band_test
+    low, high = found.baseline.band_forget
+    test_low, test_high = found.baseline.band_test
     fpr = [line.numbers.realised_fpr for line in found.lines]
     paragraphs = [
         "Accuracies in %, their distances in points. The rank is the mean of three: removal (the"

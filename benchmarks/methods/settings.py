@@ -11,8 +11,8 @@ from typing import Any, Literal
 from unlearning import methods
 from unlearning.core import training
 
-#: The method that gives the references; it is the yardstick and is not ranked.
-YARDSTICK = "retrain"
+#: The method that gives the references; it is the baseline and is not ranked.
+BASELINE = "retrain"
 #: The service's default, of which the targets speak.
 DEFAULT = "iau"
 
@@ -157,7 +157,7 @@ def entries(kind: str) -> list[Entry]:
     found = list(_DEFAULT_FORMS)
     for name in methods.names():
         method = methods.get(name)
-        if name in (YARDSTICK, DEFAULT) or kind not in method.forgets:
+        if name in (BASELINE, DEFAULT) or kind not in method.forgets:
             continue
         if method.requires("statistics", kind):
             continue  # for heads that are fitted in closed form, not for these networks

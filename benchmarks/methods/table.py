@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.methods import measuring, ranking
-from benchmarks.methods.measuring import Numbers, Yardstick
+from benchmarks.methods.measuring import Baseline, Numbers
 from benchmarks.methods.ranking import Ranks
 from benchmarks.methods.runs import Run
 from benchmarks.methods.settings import DEFAULT, Entry
@@ -40,7 +40,7 @@ class Measured(Line):
     ranks: Ranks
 
 
-def make(runs: Iterable[Run], against: Yardstick) -> tuple[list[Measured], list[Line]]:
+def make(runs: Iterable[Run], against: Baseline) -> tuple[list[Measured], list[Line]]:
     """Lines of the methods that gave a model, ranked; lines of those that did not."""
     runs = list(runs)
     numbers = {

@@ -38,7 +38,7 @@ class Line:
 
     ``true_accuracy`` is that by the source's labels. ``calibrated_auc``: P(the margin of a
     forgotten row minus its mean margin in the retrained models > the same of a test row); of a
-    retrained model the others are the yardstick. ``retrain_over_update`` compares CPU seconds.
+    retrained model the others are the references. ``retrain_over_update`` compares CPU seconds.
     """
 
     rows: str
@@ -243,16 +243,16 @@ def _updated(
 
 
 def _line(
-    problem: Problem, name: str, model: str, one: Trained, yardstick: Sequence[Trained]
+    problem: Problem, name: str, model: str, one: Trained, references: Sequence[Trained]
 ) -> Line:
     rows = problem.sets[name]
     forget, _ = _split(problem, rows)
     truly = Examples(forget.x[forget.positions], problem.true[rows])
     ours, test = (margins.of_examples(one.model, e) for e in (forget, problem.test))
     calibrated = None
-    if yardstick:
+    if references:
         known = [
-            torch.stack([margins.of_examples(o.model, e) for o in yardstick]).mean(0)
+            torch.stack([margins.of_examples(o.model, e) for o in references]).mean(0)
             for e in (forget, problem.test)
         ]
         calibrated = auc(ours - known[0], test - known[1])
@@ -260,7 +260,7 @@ def _line(
         float(objective.correct(one.model, e).double().mean())
         for e in (forget, truly, problem.test)
     ]
-    ratio = mean([o.cpu_seconds for o in yardstick]) / one.cpu_seconds if model in STEPS else None
+    ratio = mean([o.cpu_seconds for o in references]) / one.cpu_seconds if model in STEPS else None
     return Line(
         rows=name,
         model=model,

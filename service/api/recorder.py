@@ -99,7 +99,7 @@ class _Group:
             self.turn.release()
 
 
-class _Room:
+class _Capacity:
     """How many more open requests the queue accepts; the database counts them now and then."""
 
     def __init__(self, most: int) -> None:
@@ -159,7 +159,7 @@ class Recorder:
         self._wake = wake
         self._engine: Engine = sessions.kw["bind"]
         self._outlooks = outlook.Outlooks(OUTLOOK_SECONDS)
-        self._room = _Room(max_queue)
+        self._capacity = _Capacity(max_queue)
         self._patience_seconds = patience_seconds
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
@@ -273,12 +273,12 @@ class Recorder:
                 submissions,
                 digester=self._digester,
                 now=db.now(),
-                room=self._room.left(session),
+                room=self._capacity.left(session),
                 outlooks=self._outlooks,
             )
             outcomes = gathered.outcomes
             new = sum(isinstance(one, page.Receipt) and not one.repeated for one in outcomes)
-            with self._room.reserved(new):
+            with self._capacity.reserved(new):
                 group.end_turn()
                 group.committing = True
                 with db.together(session):
@@ -296,7 +296,7 @@ class Recorder:
         group.committing = False
         with self._sessions() as session:
             found = intake.recorded(db.read_only(session), submissions)
-        self._room.add(len(found))
+        self._capacity.add(len(found))
         self._wake_for(len(found))
         return found
 

@@ -82,7 +82,7 @@ def found(digits: problem.Problem, folder: Path) -> Findings:
 def test_the_attack_is_that_of_scikit_learn_on_class_matched_rows(
     found: Findings, digits: problem.Problem
 ) -> None:
-    control = found.yardstick.control
+    control = found.baseline.control
     member, score, weight = _attack(control)
     expected = roc_auc_score(member, score, sample_weight=weight)
     assert found.base.auc == pytest.approx(expected, abs=1e-9)
@@ -96,9 +96,9 @@ def test_the_attack_is_that_of_scikit_learn_on_class_matched_rows(
 
 
 def test_distances_are_from_the_mean_of_the_references(found: Findings) -> None:
-    yardstick = found.yardstick
-    accuracy = np.mean([scores.forget.correct.mean() for scores in yardstick.scores])
-    auc = np.mean([numbers.auc for numbers in yardstick.each])
+    baseline = found.baseline
+    accuracy = np.mean([scores.forget.correct.mean() for scores in baseline.scores])
+    auc = np.mean([numbers.auc for numbers in baseline.each])
     for line in found.lines:
         numbers = line.numbers
         assert numbers.forget_distance == pytest.approx(abs(numbers.forget - accuracy))
@@ -106,10 +106,10 @@ def test_distances_are_from_the_mean_of_the_references(found: Findings) -> None:
 
 
 def test_divergences_are_those_of_scipy(found: Findings) -> None:
-    first, second = (scores.forget.probabilities for scores in found.yardstick.scores)
+    first, second = (scores.forget.probabilities for scores in found.baseline.scores)
     expected = float(np.mean(distance.jensenshannon(first, second, base=2, axis=1) ** 2))
-    assert found.yardstick.band_forget == pytest.approx((expected, expected), rel=1e-4)
-    assert found.yardstick.each[0].divergence_forget == pytest.approx(expected, rel=1e-4)
+    assert found.baseline.band_forget == pytest.approx((expected, expected), rel=1e-4)
+    assert found.baseline.each[0].divergence_forget == pytest.approx(expected, rel=1e-4)
 
 
 def test_with_a_class_forgotten_test_accuracy_is_that_on_the_others(
@@ -120,7 +120,7 @@ def test_with_a_class_forgotten_test_accuracy_is_that_on_the_others(
     assert set(of_class.forget.labels.tolist()) == {3}
     assert 3 not in of_class.retain.labels
     scores = runs.score(found.bank.base.model, of_class)
-    numbers = measuring.measure(scores, measuring.yardstick([scores, scores], scores))
+    numbers = measuring.measure(scores, measuring.baseline([scores, scores], scores))
     others = scores.audit.label != 3
     assert numbers.test == pytest.approx(scores.audit.correct[others].mean())
     assert numbers.divergence_forget == 0.0

@@ -24,7 +24,7 @@ from tests.extending import packages
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT
+from tests.workers.place import LENIENT
 from unlearning import architectures, inputs
 from workers.compute.process import ComputeProcess
 from workers.jobs import ingest, pipeline, prepare, train

@@ -15,8 +15,7 @@ from tests.extending import packages
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from workers.jobs import pipeline
 from workers.runtime import Runtime
 from workers.schedule import catalogue
@@ -74,7 +73,7 @@ def operator(town: Place) -> Iterator[TestClient]:
 
 
 @dataclass(frozen=True)
-class Story:
+class Numbers:
     """Numbers of the versions, in the order of the tests below."""
 
     fallback: int
@@ -85,7 +84,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(town: Place, operator: TestClient) -> Story:
+def numbers(town: Place, operator: TestClient) -> Numbers:
     """The step fails, so the fallback is asked; a class goes by a step; a record follows it."""
     change = {
         "fallbacks": [CHOICE, {"method": "retrain"}],
@@ -110,12 +109,12 @@ def story(town: Place, operator: TestClient) -> Story:
         patch.setattr(town.runtime, "ask", watched)
         pipeline.run_trainings_due(town.runtime)
     fallback = town.live().number
-    ask_for_class(town, 3)
+    town.ask_for_class(3)
     town.work()
     class_left = town.live().number
     town.ask(row_of(town, 5))
     town.work()
-    return Story(fallback, class_left, town.live().number, left, limits)
+    return Numbers(fallback, class_left, town.live().number, left, limits)
 
 
 def row_of(town: Place, label: int) -> int:
@@ -146,29 +145,29 @@ def test_its_options_are_checked(operator: TestClient) -> None:
 
 
 def test_as_a_fallback_it_has_the_lane_and_time_limit_of_a_training(
-    town: Place, story: Story
+    town: Place, numbers: Numbers
 ) -> None:
-    assert story.left_to_trainings
-    assert story.seconds_of_training == [town.settings.training_timeout_seconds]
-    made = version(town, story.fallback)
+    assert numbers.left_to_trainings
+    assert numbers.seconds_of_training == [town.settings.training_timeout_seconds]
+    made = version(town, numbers.fallback)
     assert (made.method, made.options) == (METHOD, CHOICE["options"])
     assert made.notes["passed_over"] == ["iau: InjectedFault: injected: fault"]
     assert (made.origin, made.anchor_id) == ("retrained", made.id)
 
 
 def test_batch_after_a_forgotten_class_takes_the_policys_first_exact_method(
-    town: Place, story: Story
+    town: Place, numbers: Numbers
 ) -> None:
-    assert version(town, story.class_left).method == "iau"
-    after = version(town, story.after_class)
+    assert version(town, numbers.class_left).method == "iau"
+    after = version(town, numbers.after_class)
     assert (after.method, after.options) == (METHOD, CHOICE["options"])
     assert (after.origin, after.whole_classes) == ("retrained", [])
 
 
 def test_run_now_may_ask_for_any_exact_method_after_a_class(
-    town: Place, operator: TestClient, story: Story
+    town: Place, operator: TestClient, numbers: Numbers
 ) -> None:
-    ask_for_class(town, 7)
+    town.ask_for_class(7)
     town.work()
     run_now = "/v1/models/m/batches:run-now"
     assert operator.post(run_now).json()["method"] == METHOD
@@ -182,7 +181,7 @@ def test_run_now_may_ask_for_any_exact_method_after_a_class(
 
 
 def test_policies_survive_that_it_is_gone(
-    town: Place, operator: TestClient, story: Story, caplog: pytest.LogCaptureFixture
+    town: Place, operator: TestClient, numbers: Numbers, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another worker, which has not got the package, takes over."""
     town.change_policy(method=METHOD, options={}, fallbacks=[])
@@ -251,7 +250,7 @@ def test_a_name_that_two_packages_declare_is_nobodys(package: Path, tmp_path: Pa
     ids=["no anchor", "a certificate although it is not exact", "certified without one"],
 )
 def test_method_whose_update_is_not_what_it_declares_is_passed_over(
-    town: Place, story: Story, tmp_path: Path, label: int, changed: dict[str, str], words: str
+    town: Place, numbers: Numbers, tmp_path: Path, label: int, changed: dict[str, str], words: str
 ) -> None:
     lying = packages.install(DOCUMENT, "my-methods", tmp_path, changed={**changed, "= 2": "= 1"})
     town.change_policy(method=METHOD, options={}, fallbacks=[{"method": "retrain"}])

@@ -1,4 +1,4 @@
-"""The device under test, and small trained tasks on it beside their twins on the processor."""
+"""The device under test, and small trained tasks on it beside their copies on the processor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORKS = {"mlp": tasks.mlp, "batch_norm": tasks.batch_norm, "own": tasks.own}
 
 
 @dataclass(frozen=True)
-class Twins:
+class Copies:
     """One trained model with its task, on the processor and on the device."""
 
     processor: Task
@@ -35,8 +35,8 @@ def device() -> torch.device:
 
 
 @pytest.fixture(scope="session", params=sorted(NETWORKS))
-def twins(request: pytest.FixtureRequest, device: torch.device) -> Twins:
-    """A plain network, one with batch norm, a user's own; the weights of both twins are equal."""
+def copies(request: pytest.FixtureRequest, device: torch.device) -> Copies:
+    """A plain network, one with batch norm, a user's own; the weights of both copies are equal."""
     fresh = NETWORKS[request.param]
     here = tasks.trained(fresh, rows=300, epochs=4, rate=1e-2)
     there = replace(
@@ -45,4 +45,4 @@ def twins(request: pytest.FixtureRequest, device: torch.device) -> Twins:
         untrained=copy.deepcopy(here.untrained).to(device),
         context=replace(here.context, fresh=lambda: fresh().to(device)),
     )
-    return Twins(here, there)
+    return Copies(here, there)

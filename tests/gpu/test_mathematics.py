@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.gpu.conftest import Twins
+from tests.gpu.conftest import Copies
 from tests.unlearning.methods.conftest import Task, digits, generator
 from unlearning import architectures, methods, verification
 from unlearning.anchored import anchor as anchors
@@ -79,25 +79,25 @@ def _accuracy(model: nn.Module, task: Task) -> float:
     return float(objective.correct(model, task.test).double().mean())
 
 
-def test_first_epoch_is_the_processors(twins: Twins, device: torch.device) -> None:
-    there, here = _fit(twins.device, device), _fit(twins.processor, torch.device("cpu"))
+def test_first_epoch_is_the_processors(copies: Copies, device: torch.device) -> None:
+    there, here = _fit(copies.device, device), _fit(copies.processor, torch.device("cpu"))
     assert next(there.model.parameters()).device.type == device.type
     assert there.history[0].training_loss == pytest.approx(here.history[0].training_loss, rel=0.02)
 
 
-def test_one_seed_trains_the_same_weights_twice(twins: Twins, device: torch.device) -> None:
-    assert _same(_fit(twins.device, device).model, _fit(twins.device, device).model)
+def test_one_seed_trains_the_same_weights_twice(copies: Copies, device: torch.device) -> None:
+    assert _same(_fit(copies.device, device).model, _fit(copies.device, device).model)
 
 
 def test_mixed_precision_keeps_float32_weights_and_trains_as_well(
-    twins: Twins, device: torch.device
+    copies: Copies, device: torch.device
 ) -> None:
     found = {}
     for precision in ("full", "bfloat16"):
         recipe = dataclasses.replace(RECIPE, alpha=0.0, precision=precision)
-        model = copy.deepcopy(twins.device.untrained)
+        model = copy.deepcopy(copies.device.untrained)
         found[precision] = training.fit(
-            model, twins.device.train, twins.device.test, recipe=recipe, generator=generator(3)
+            model, copies.device.train, copies.device.test, recipe=recipe, generator=generator(3)
         )
         state = model.state_dict().values()
         assert all(t.dtype in (torch.float32, torch.int64) for t in state)
@@ -108,12 +108,12 @@ def test_mixed_precision_keeps_float32_weights_and_trains_as_well(
     assert _same(full.model, mixed.model) == (not has)
 
 
-def test_sums_and_losses_are_the_processors(twins: Twins) -> None:
+def test_sums_and_losses_are_the_processors(copies: Copies) -> None:
     there, losses_there = objective.summed_gradient_and_losses(
-        twins.device.model, twins.device.train
+        copies.device.model, copies.device.train
     )
     here, losses_here = objective.summed_gradient_and_losses(
-        twins.processor.model, twins.processor.train
+        copies.processor.model, copies.processor.train
     )
     assert _apart(there, here) < SUMS
     assert float(losses_there.double().mean()) == pytest.approx(
@@ -121,31 +121,31 @@ def test_sums_and_losses_are_the_processors(twins: Twins) -> None:
     )
 
 
-def test_sums_differ_by_the_rounding_of_tf32_alone(twins: Twins) -> None:
+def test_sums_differ_by_the_rounding_of_tf32_alone(copies: Copies) -> None:
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        there = objective.summed_gradient(twins.device.model, twins.device.train)
-    here = objective.summed_gradient(twins.processor.model, twins.processor.train)
+        there = objective.summed_gradient(copies.device.model, copies.device.train)
+    here = objective.summed_gradient(copies.processor.model, copies.processor.train)
     assert _apart(there, here) < SUMS_FLOAT32
 
 
-def test_curvature_solves_as_the_processors(twins: Twins) -> None:
-    forget, _ = twins.processor.records(30)
-    vector = objective.summed_gradient(twins.processor.model, forget)
+def test_curvature_solves_as_the_processors(copies: Copies) -> None:
+    forget, _ = copies.processor.records(30)
+    vector = objective.summed_gradient(copies.processor.model, forget)
     solved = [
         estimation.estimate(
             task.model, task.train, relative_damping=0.1, generator=generator()
         ).solve(vector.to(next(task.model.parameters()).device))
-        for task in (twins.device, twins.processor)
+        for task in (copies.device, copies.processor)
     ]
     assert _apart(*solved) < SOLVES
 
 
 def test_anchor_is_the_processors_and_comes_back_from_its_file(
-    twins: Twins, device: torch.device
+    copies: Copies, device: torch.device
 ) -> None:
     there, here = (
         preparation.prepare(task.model, task.train, task.test, generator=generator())
-        for task in (twins.device, twins.processor)
+        for task in (copies.device, copies.processor)
     )
     assert _apart(there.gradient_sum, here.gradient_sum) < SUMS
     assert there.gap == pytest.approx(here.gap, abs=LOSSES)
@@ -159,24 +159,24 @@ def test_anchor_is_the_processors_and_comes_back_from_its_file(
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_method_works_on_the_device_as_on_the_processor(
-    twins: Twins, device: torch.device, name: str, kind: str
+    copies: Copies, device: torch.device, name: str, kind: str
 ) -> None:
-    before = {n: t.clone() for n, t in twins.device.model.state_dict().items()}
-    there, here = _unlearn(twins.device, name, kind), _unlearn(twins.processor, name, kind)
+    before = {n: t.clone() for n, t in copies.device.model.state_dict().items()}
+    there, here = _unlearn(copies.device, name, kind), _unlearn(copies.processor, name, kind)
     state = there.model.state_dict()
     assert {t.device.type for t in state.values()} == {device.type}
     assert all(bool(t.isfinite().all()) for t in state.values())
-    unchanged = twins.device.model.state_dict()
+    unchanged = copies.device.model.state_dict()
     assert all(torch.equal(unchanged[n], t) for n, t in before.items())
-    assert _accuracy(there.model, twins.device) == pytest.approx(
-        _accuracy(here.model, twins.processor), abs=ACCURACIES
+    assert _accuracy(there.model, copies.device) == pytest.approx(
+        _accuracy(here.model, copies.processor), abs=ACCURACIES
     )
 
 
 @pytest.mark.parametrize("name", GENERAL)
-def test_one_seed_unlearns_to_the_same_weights_twice(twins: Twins, name: str) -> None:
+def test_one_seed_unlearns_to_the_same_weights_twice(copies: Copies, name: str) -> None:
     kind = max(methods.get(name).forgets)
-    first, second = (_unlearn(twins.device, name, kind) for _ in range(2))
+    first, second = (_unlearn(copies.device, name, kind) for _ in range(2))
     assert _same(first.model, second.model)
 
 
@@ -210,9 +210,9 @@ def test_head_has_the_bits_of_the_processor(device: torch.device) -> None:
     )
 
 
-def test_verification_measures_and_judges_as_on_the_processor(twins: Twins) -> None:
+def test_verification_measures_and_judges_as_on_the_processor(copies: Copies) -> None:
     found = {}
-    for where, task in (("device", twins.device), ("processor", twins.processor)):
+    for where, task in (("device", copies.device), ("processor", copies.processor)):
         forget, _ = task.records(60)
         scores = ModelScores(
             forget=verification.score(task.model, forget),

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from service.console.views.bulk import MOST_AT_ONCE
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, TrainingRun
 from service.ledger.requests import lifecycle
-from service.main import create_app
 from tests import factories
-from tests.service.api import callers
+from tests.service.api import serving
 from tests.service.console import browsers, place
 
 #: It starts a server and a browser: `make test-integrations`.
@@ -52,34 +48,10 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture
-def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
-    settings = callers.settings_on(sqlite_database, tmp_path)
-    key = place.factories.DIGESTER.keys[0].decode()
-    made = create_app(
-        settings.model_copy(update={"subject_key": SecretStr(key), "heartbeat_seconds": 3600})
-    )
-    place.fill(made)
-    return made
-
-
-@pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
     """The address at which the application answers."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    ready = threading.Event()
-    startup = server.startup
-
-    async def announce(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        ready.set()
-
-    server.startup = announce  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert ready.wait(timeout=60)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serving.served(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

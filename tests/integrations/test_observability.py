@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 from fastapi import FastAPI
-from pydantic import SecretStr
-from sqlalchemy import Engine
 
 from service.ledger.registry import keys
-from service.main import create_app
 from tests.conftest import leave_out
-from tests.service.api import callers
-from tests.service.console import place
+from tests.service.api import callers, serving
 from workers.demo.run import free_port
 
 #: It starts two servers: `make test-integrations`.
@@ -35,27 +29,10 @@ SECONDS = 120.0
 
 
 @pytest.fixture
-def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
-    settings = callers.settings_on(sqlite_database, tmp_path)
-    key = place.factories.DIGESTER.keys[0].decode()
-    made = create_app(
-        settings.model_copy(update={"subject_key": SecretStr(key), "heartbeat_seconds": 3600})
-    )
-    place.fill(made)
-    return made
-
-
-@pytest.fixture
 def api(app: FastAPI) -> Iterator[int]:
     """The port at which the API answers."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    _until(lambda: server.started, "the API answers")
-    yield port
-    server.should_exit = True
-    thread.join()
+    with serving.served(app) as port:
+        yield port
 
 
 @pytest.fixture

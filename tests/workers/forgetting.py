@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 from sqlalchemy import select
 
 from service.ledger.audit import chain
@@ -39,6 +43,14 @@ def assert_forgotten_once(town: Place, request_id: str, rows: list[int]) -> None
     array = town.array()
     assert not array.rows[rows].any()
     assert [move.version_id for move in town.moves()].count(live.id) == 1
+
+
+@contextmanager
+def clock_ahead(monkeypatch: pytest.MonkeyPatch, seconds: int = 3600) -> Iterator[None]:
+    """Have workers read a clock that is ahead, so that every lease of others has expired."""
+    with monkeypatch.context() as patch:
+        patch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", str(seconds))
+        yield
 
 
 def first_deletion(town: Place) -> list[int]:

@@ -18,7 +18,7 @@ from service.ledger.reports import verifications
 from service.settings import Settings
 from tests.service.api import callers
 from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT
+from tests.workers.place import LENIENT
 from workers.compute.process import ComputeProcess
 from workers.jobs import encoders, ingest, pipeline, prepare, train
 from workers.runtime import Runtime

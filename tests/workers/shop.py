@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Record
 from service.ledger.registry import datasets
-from service.ledger.requests import intake
+from service.ledger.requests import intake, legal_holds
 from service.ledger.selection.matching import Ask
 from service.settings import Settings
 from workers.jobs import erase, ingest
@@ -103,6 +103,24 @@ class Shop:
                 now=self.runtime.now(),
             )
         return str(receipt.answer["id"])
+
+    def ask_for_a_visit(self) -> tuple[str, str]:
+        """Ingest a file of visits without subjects, ask for one of them; the file, the request."""
+        path = self.write("visits.csv", "subject")
+        self.add("visits", path)
+        return path, self.ask("visits", record_ids=("visit-5",))
+
+    def hold(self, request: str) -> None:
+        """Place a legal hold on a request."""
+        with self.runtime.session() as session:
+            legal_holds.place(
+                session,
+                request,
+                code=legal_holds.HoldReason.LEGAL_CLAIMS,
+                reason="docket 4711",
+                actor="key:k",
+                now=self.runtime.now(),
+            )
 
     def records(self, dataset: str) -> list[str]:
         with self.runtime.session() as session:

@@ -1,4 +1,4 @@
-"""Retraining from scratch without the forgotten rows: the yardstick and the last resort.
+"""Retraining from scratch without the forgotten rows: the baseline and the last resort.
 
 A fresh model of the same architecture is trained with the same recipe on the retained rows D_r
 alone.

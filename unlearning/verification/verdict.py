@@ -202,18 +202,18 @@ def _against_control(excess: Excess, criteria: Criteria, *, found: str, inside: 
     left_low, left_high = left.interval(criteria.confidence)
     was = f"the base version showed {excess.control.value:+.3f}"
     removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
-    story = f"{found}; {was}, {removed}"
-    kept = Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}", True
+    shown = f"{found}; {was}, {removed}"
+    kept = Verdict.PASSED, f"{shown}, within the limit of {excess.limit:.3f}", True
     if inside and gone_low > 0 and excess.control.value > excess.limit:
         return kept
     if left_low > 0:
-        return Verdict.FAILED, f"{story}: the rows are still remembered", True
+        return Verdict.FAILED, f"{shown}: the rows are still remembered", True
     if inside and gone_low > 0:
         return kept
     if left_high < 0 and _may_be_on_target(excess, criteria):
-        return Verdict.PASSED, f"{story}: no excess can be shown any more", True
+        return Verdict.PASSED, f"{shown}: no excess can be shown any more", True
     few = "too few rows to tell whether enough of it is gone"
-    return Verdict.NO_POWER, f"{story}: {few}", True
+    return Verdict.NO_POWER, f"{shown}: {few}", True
 
 
 def _may_be_on_target(excess: Excess, criteria: Criteria) -> bool:

@@ -326,7 +326,7 @@ def _inspected(
         try:
             found = reading.inspect(
                 path.resolve(),
-                leave_out=ingest.sieve_of(runtime, source),
+                leave_out=ingest.filter_of(runtime, source),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 **ingest.asked(runtime, source, files=files),
             )

@@ -39,7 +39,7 @@ SUBJECT = "writer-3"
 
 
 @dataclass
-class Story:
+class Record:
     """What the demo did, with the seconds that each step took."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def embedded(state_dir: Path, *, store_url: str = "") -> None:
     With ``store_url`` (``s3://bucket/prefix``) its store is a new folder there, not a directory:
     two services must never share a store, since each sweeps files that it does not know.
     """
-    story = Story()
+    record = Record()
     shutil.rmtree(state_dir, ignore_errors=True)
     settings = Settings(
         _env_file=None,
@@ -73,7 +73,7 @@ def embedded(state_dir: Path, *, store_url: str = "") -> None:
         poll_seconds=0.3,
         threads=1,
     )
-    with story.step("Migrate the database"):
+    with record.step("Migrate the database"):
         settings.sources.mkdir(parents=True)
         engine = db.engine(settings.database)
         schema.upgrade(engine)
@@ -84,25 +84,25 @@ def embedded(state_dir: Path, *, store_url: str = "") -> None:
     url = f"http://127.0.0.1:{port}"
     with _served(settings, port) as process:
         client = Client(url, api_key)
-        with story.step("Start API, worker and beat"):
+        with record.step("Start API, worker and beat"):
             client.wait_until_up(timeout_seconds=60, alive=lambda: process.poll() is None)
-        walk(client, digits, story, report_dir=state_dir)
+        walk(client, digits, record, report_dir=state_dir)
 
 
 def remote(url: str, api_key: str, *, report_dir: Path) -> None:
     """Run the same steps against a service that runs elsewhere."""
-    story = Story()
+    record = Record()
     client = Client(url, api_key)
-    with story.step(f"Reach {url}"):
+    with record.step(f"Reach {url}"):
         client.wait_until_up(timeout_seconds=60, alive=lambda: True)
-    walk(client, demo_digits.load(), story, report_dir=report_dir)
+    walk(client, demo_digits.load(), record, report_dir=report_dir)
 
 
-def walk(client: Client, digits: Digits, story: Story, *, report_dir: Path) -> None:
+def walk(client: Client, digits: Digits, record: Record, *, report_dir: Path) -> None:
     """Run all steps, from the data to a verified report; ``DemoFailed`` at the first surprise."""
     suffix = "" if not client.exists(f"/v1/datasets/{DATASET}") else f"-{ids.new('x')[-6:]}"
     dataset, model, reference = (name + suffix for name in (DATASET, MODEL, REFERENCE))
-    with story.step("Ingest 1,797 handwritten digits"):
+    with record.step("Ingest 1,797 handwritten digits"):
         client.post("/v1/datasets", {"name": dataset, "source": {"path": demo_digits.FILE}})
         client.wait_for(
             f"/v1/datasets/{dataset}",
@@ -110,23 +110,23 @@ def walk(client: Client, digits: Digits, story: Story, *, report_dir: Path) -> N
             failed=lambda seen: seen["status"] == "failed",
             timeout_seconds=60,
         )
-    with story.step("Train LeNet-5 with gradient restriction, publish version 1"):
+    with record.step("Train LeNet-5 with gradient restriction, publish version 1"):
         described = _train(client, model, dataset)
     base = client.content(f"/v1/models/{model}/versions/1/checkpoint")
-    with story.step("Forget three records and one subject with 40 records"):
+    with record.step("Forget three records and one subject with 40 records"):
         forget_rows = _delete(client, digits, dataset)
     version = client.get(f"/v1/models/{model}")["production"]
     unlearned = client.content(f"/v1/models/{model}/versions/{version}/checkpoint")
     if client.status(f"/v1/models/{model}/versions/1/checkpoint") != 409:
         raise DemoFailed("version 1 still holds the forgotten records and is still served")
-    with story.step("Retrain without them, as a reference"):
+    with record.step("Retrain without them, as a reference"):
         _train(client, reference, dataset)
     retrained = client.content(f"/v1/models/{reference}/versions/1/checkpoint")
-    with story.step("Fetch, save and verify the signed audit report"):
+    with record.step("Fetch, save and verify the signed audit report"):
         report, path = _report(client, model, version, report_dir)
     _show(digits, forget_rows, described, base, unlearned, retrained, report)
     _show_lineage(client, model, version)
-    _show_seconds(story, report)
+    _show_seconds(record, report)
     out.print(f"\nSigned audit report: [bold]{path}[/]", soft_wrap=True)
     out.print(
         f"Check it again with: unlearn audit verify {path} --keys {path.with_name('keys.json')}",
@@ -254,11 +254,11 @@ def _show_lineage(client: Client, model: str, version: int) -> None:
     out.print(table)
 
 
-def _show_seconds(story: Story, report: dict[str, Any]) -> None:
+def _show_seconds(record: Record, report: dict[str, Any]) -> None:
     table = Table(title="\nSeconds")
     table.add_column("step")
     table.add_column("seconds", justify="right")
-    for name, seconds in story.seconds.items():
+    for name, seconds in record.seconds.items():
         table.add_row(name, f"{seconds:.2f}")
     for name, seconds in report["done"]["timings"].items():
         table.add_row(f"  in the batch: {name}", f"{seconds:.3f}")

@@ -25,7 +25,7 @@ from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import ingest, slices
-from workers.jobs.suppression import Sieve
+from workers.jobs.suppression import SuppressionFilter
 from workers.readers import Chunk, Columns, ReadError
 from workers.runtime import Runtime
 from workers.sources import encoding, reading
@@ -129,7 +129,7 @@ def _attempt(
         reach("append.stored")
         slices.stage(runtime, append_id, found, held=held)
         reach("append.staged")
-        done = slices.join(runtime, append_id, found, notes, newcomers.sieve, held=held)
+        done = slices.join(runtime, append_id, found, notes, newcomers.row_filter, held=held)
     except (leases.LeaseLost, Stopping):
         ingest.drop_withdrawn(runtime, dataset.id, found)
         raise
@@ -149,7 +149,7 @@ class Newcomers:
 
     def __init__(self, runtime: Runtime, dataset: Dataset) -> None:
         self._runtime, self._dataset_id = runtime, dataset.id
-        self.sieve: Sieve = ingest.sieve_of(runtime, dataset.source)
+        self.row_filter: SuppressionFilter = ingest.filter_of(runtime, dataset.source)
         with runtime.session() as session:
             forgotten = appends.forgotten_classes(db.read_only(session), dataset.id)
         self._forgotten = sorted(forgotten)
@@ -157,7 +157,7 @@ class Newcomers:
 
     def __call__(self, chunk: Chunk, layout: Layout | None) -> npt.NDArray[np.bool_]:
         """Return which rows of the next chunk are left out, (k,) bool."""
-        suppressed = self.sieve(chunk, layout)
+        suppressed = self.row_filter(chunk, layout)
         forgotten = np.isin(chunk.labels, self._forgotten) & ~suppressed
         existing = self._known(chunk) & ~suppressed & ~forgotten
         self.read += len(chunk)

@@ -29,7 +29,7 @@ from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import features, slices, suppression, tokenizers
-from workers.jobs.suppression import Sieve
+from workers.jobs.suppression import SuppressionFilter
 from workers.readers import Columns, ReadError, Table
 from workers.runtime import Runtime
 from workers.sources import fetching, reading
@@ -130,12 +130,12 @@ def _attempt(
     watch: Progress,
 ) -> bool:
     """Store rows and write their records; False when a row was suppressed meanwhile."""
-    sieve = sieve_of(runtime, source)
+    row_filter = filter_of(runtime, source)
     found = reading.read_into_store(
         path,
         rows=runtime.store.rows,
         name=segments.name(name, None),
-        leave_out=sieve,
+        leave_out=row_filter,
         progress=watch,
         **asked(runtime, source, held=held),
     )
@@ -143,7 +143,7 @@ def _attempt(
     try:
         reach("ingest.stored")
         slices.write(runtime, dataset_id, found, held=held)
-        done = slices.complete(runtime, dataset_id, found, sieve, held=held)
+        done = slices.complete(runtime, dataset_id, found, row_filter, held=held)
     except (leases.LeaseLost, Stopping):
         drop_withdrawn(runtime, dataset_id, found)
         raise
@@ -155,15 +155,15 @@ def _attempt(
     return done
 
 
-def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
-    """Return the sieve that keeps suppressed rows and subjects out of a source."""
+def filter_of(runtime: Runtime, source: Mapping[str, Any]) -> SuppressionFilter:
+    """Return what keeps suppressed rows and subjects out of a source."""
     with runtime.session() as session:
         newest = suppressions.newest(session)
     suppressed = suppression.load(runtime, newest=newest)
     with runtime.session() as session:
         known = suppression.layouts_of(db.read_only(session))
     fold_case = source.get("id_case") == Case.IGNORED
-    return Sieve(runtime.digester, suppressed, known, fold_case=fold_case)
+    return SuppressionFilter(runtime.digester, suppressed, known, fold_case=fold_case)
 
 
 def drop(runtime: Runtime, found: Ingested, *, held: leases.Held) -> None:

@@ -54,7 +54,7 @@ def inspect(
                 shown = describe(
                     reading.inspect(
                         path,
-                        leave_out=ingest.sieve_of(runtime, source),
+                        leave_out=ingest.filter_of(runtime, source),
                         progress=watch,
                         **ingest.asked(runtime, source, held=held),
                     )

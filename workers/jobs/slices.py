@@ -23,7 +23,7 @@ from service.ledger.registry import appends, datasets, records
 from service.ledger.requests import suppressions
 from service.ledger.selection.digests import Digester
 from workers.fault_points import reach
-from workers.jobs.suppression import Sieve
+from workers.jobs.suppression import SuppressionFilter
 from workers.runtime import Runtime
 from workers.sources.reading import Ingested
 
@@ -83,7 +83,12 @@ def _write(
 
 
 def complete(
-    runtime: Runtime, dataset_id: int, found: Ingested, sieve: Sieve, *, held: leases.Held
+    runtime: Runtime,
+    dataset_id: int,
+    found: Ingested,
+    row_filter: SuppressionFilter,
+    *,
+    held: leases.Held,
 ) -> bool:
     """Make the dataset ready; False when it holds a subject suppressed meanwhile."""
     with _slice(runtime, held, Pace()) as session:
@@ -91,7 +96,7 @@ def complete(
         datasets.complete(session, dataset, _facts(found), actor=runtime.actor, now=runtime.now())
         # As late as possible: requests about a subject wait from here to the commit.
         suppressions.hold(session)
-        if sieve.missed(session, dataset, found.subject_ids):
+        if row_filter.missed(session, dataset, found.subject_ids):
             session.rollback()
             return False
     return True
@@ -102,7 +107,7 @@ def join(
     append_id: str,
     found: Ingested,
     notes: Mapping[str, Any],
-    sieve: Sieve,
+    row_filter: SuppressionFilter,
     *,
     held: leases.Held,
 ) -> bool:
@@ -122,7 +127,7 @@ def join(
         suppressions.hold(session)
         forgotten = appends.forgotten_classes(session, dataset.id)
         missed = not forgotten.isdisjoint(np.unique(found.labels).tolist())
-        if missed or sieve.missed(session, dataset, found.subject_ids, first=first):
+        if missed or row_filter.missed(session, dataset, found.subject_ids, first=first):
             session.rollback()
             return False
     return True

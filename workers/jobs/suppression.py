@@ -27,7 +27,7 @@ from workers.sources.layouts import Found, Layout
 
 
 @dataclass
-class Sieve:
+class SuppressionFilter:
     """Marks the suppressed rows of a source; called chunk after chunk, from the first on.
 
     ``layouts`` are those of the datasets that had rows forgotten. ``fold_case``: the source's

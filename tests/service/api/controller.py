@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -117,14 +116,14 @@ def check_signed(answer: Any, client: TestClient) -> None:
 
 
 @contextmanager
-def faces(settings: Settings, tmp_path: Path) -> Iterator[FastAPI]:
+def faces(settings: Settings) -> Iterator[FastAPI]:
     """An application with a model of twelve faces, one of ann and eleven of ``PERSON``."""
     own = {
         "subject_key": SecretStr(factories.DIGESTER.keys[0].decode()),
         "opendsr_identities": "email:raw, email:sha256, controller_customer_id:raw",
         "max_queue": 12,
     }
-    made = certificates.pair().settings(settings, tmp_path, **own)
+    made = certificates.pair().settings(settings, settings.state_dir, **own)
     with callers.application(made) as running:
         with running.state.sessions() as session:
             data = factories.dataset(session, name="faces", subjects=["ann", *[PERSON] * 11])

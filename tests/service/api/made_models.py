@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
+from service.settings import Settings
 from tests import factories
+from tests.service import announcements
+from tests.service.api import callers
+
+
+@contextmanager
+def application(settings: Settings) -> Iterator[FastAPI]:
+    """An application with a dataset of images and one of a table, and what workers announce."""
+    with callers.application(settings) as running:
+        with running.state.sessions() as session:
+            announcements.announce(session)
+            factories.dataset(session, name="digits", shape=[1, 8, 8], classes=10)
+            factories.dataset(session, name="table", shape=[30], dtype="float32", classes=2)
+            session.commit()
+        yield running
 
 
 def asked_model(**changes: Any) -> dict[str, Any]:

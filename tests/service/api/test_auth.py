@@ -38,12 +38,6 @@ def database(sqlite_database: Engine) -> Engine:
     return sqlite_database
 
 
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
-
-
 def _operations() -> Iterator[tuple[str, str]]:
     for path, item in callers.document()["paths"].items():
         for method in item:

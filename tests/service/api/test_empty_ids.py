@@ -29,11 +29,6 @@ def app(settings: Settings) -> Iterator[FastAPI]:
         yield running
 
 
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
-
-
 @pytest.mark.parametrize("empty", EMPTY)
 @pytest.mark.parametrize("url", [URL, f"{URL}:preview", "/v1/suppressions:readmit"])
 def test_an_id_that_does_not_show_is_refused(client: TestClient, url: str, empty: str) -> None:

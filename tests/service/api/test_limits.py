@@ -31,12 +31,6 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update=changes)
 
 
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
-
-
 def test_a_body_over_the_limit_is_refused_by_its_announced_length(app: FastAPI) -> None:
     client = callers.client(app)
     answer = client.post(URL, content=b" " * 1001, headers=JSON)

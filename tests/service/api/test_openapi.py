@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
@@ -24,7 +21,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
-from tests.service.api import callers
+from tests.service.api import callers, serving
 from tests.stored import save
 
 CHECKS = (
@@ -68,26 +65,6 @@ def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
         factories.request(session, data, rows=[4], status=RequestStatus.AWAITING_APPROVAL)
         session.commit()
     return made
-
-
-@contextmanager
-def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    ready = threading.Event()
-    startup = server.startup
-
-    async def announce(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        ready.set()
-
-    server.startup = announce  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert ready.wait(timeout=30)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -152,7 +129,8 @@ def test_generated_calls_meet_no_surprise(app: FastAPI, tmp_path: Path, with_key
     phases = ["--phases", "examples,coverage,fuzzing", "--max-examples", "2"]
     rest = ["--checks", CHECKS, "--seed", "1", "--continue-on-failure", "--no-color"]
     program = str(Path(sys.executable).with_name("st"))
-    with _served(app) as url:
+    with serving.served(app) as port:
+        url = f"http://127.0.0.1:{port}"
         run = subprocess.run(
             [program, "run", f"{url}/openapi.json", *phases, *rest, *headers],
             cwd=tmp_path,

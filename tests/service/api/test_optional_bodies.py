@@ -33,11 +33,6 @@ def app(settings: Settings) -> Iterator[FastAPI]:
         yield running
 
 
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
-
-
 def _bodies() -> dict[str, dict[str, Any]]:
     """The body of each operation that takes JSON, by its method and path."""
     return {

@@ -25,17 +25,6 @@ def database(sqlite_database: Engine) -> Engine:
     return sqlite_database
 
 
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
-
-
 def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     assert_problem(client.get("/v1/nothing"), 404, "/openapi.json")
     assert_problem(client.get(f"{URL}/"), 404)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -21,7 +18,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests import factories, proxy
 from tests.proxy import Proxy
-from tests.service.api import callers
+from tests.service.api import callers, serving
 
 #: It waits for time limits: `make test-faults`.
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -59,8 +56,10 @@ def client(app: FastAPI, postgres_database: Engine) -> Iterator[httpx.Client]:
         session.commit()
     headers = {"Authorization": f"Bearer {secret}"}
     with (
-        _served(app) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=ANSWER_SECONDS) as made,
+        serving.served(app) as port,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=ANSWER_SECONDS
+        ) as made,
     ):
         yield made
 
@@ -137,17 +136,3 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-@contextmanager
-def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        _until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
@@ -22,6 +19,7 @@ from service.settings import Settings
 from tests import factories
 from tests.proxy import Proxy
 from tests.service import announcements
+from tests.service.api import serving
 from tests.stored import save
 
 #: Pauses of tests: none is as long as one that a person would notice.
@@ -78,7 +76,7 @@ def place(sqlite_database: Engine, tmp_path: Path) -> Iterator[Place]:
         factories.version(session, model, **weights(settings, seed=1))
         _, token = keys.create(session, "test", ["admin"], actor="cli")
         session.commit()
-    with _served(app) as port, Proxy("127.0.0.1", port) as network:
+    with serving.served(app) as port, Proxy("127.0.0.1", port) as network:
         yield Place(app, settings, network, f"http://127.0.0.1:{port}", token)
 
 
@@ -93,24 +91,3 @@ def weights(settings: Settings, *, seed: int) -> dict[str, Any]:
     drawn = np.random.default_rng(seed).standard_normal((1000, 100)).astype(np.float32)
     saved = save(settings.store, {"0.weight": drawn}, {})
     return {"digest": saved.digest, "size_bytes": saved.size_bytes}
-
-
-@contextmanager
-def _served(app: FastAPI) -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    ready = threading.Event()
-    startup = server.startup
-
-    async def announce(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        ready.set()
-
-    server.startup = announce  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        assert ready.wait(timeout=30)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()

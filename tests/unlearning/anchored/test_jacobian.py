@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tests.unlearning.anchored import small
+from tests.unlearning.operators import Square
 from unlearning.anchored.jacobian import Jacobian
 from unlearning.core.examples import Examples
 
@@ -22,21 +23,6 @@ class Frozen(nn.Module):
         return self.head(h)
 
 
-class Twice(torch.autograd.Function):
-    """x², for old style transformations and one derivative only."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return 2 * x * grad
-
-
 class OwnFunction(nn.Module):
     """An operator that can neither be vectorised nor pushed forward."""
 
@@ -45,7 +31,7 @@ class OwnFunction(nn.Module):
         self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
 
     def forward(self, x):
-        return self.head(Twice.apply(self.body(x)))
+        return self.head(Square.apply(self.body(x)))
 
 
 class Attention(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.unlearning.methods.conftest import digits
+from tests.unlearning.operators import Square
 from unlearning import methods
 from unlearning.core import objective, training
 from unlearning.core.examples import Examples
@@ -67,21 +68,6 @@ class Attention(nn.Module):
         return self.head(self.encode(self.embed(x[:, 0] / 16)).mean(1))
 
 
-class Twice(torch.autograd.Function):
-    """x², for old style transformations and one derivative only."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return 2 * x * grad
-
-
 class OwnFunction(nn.Module):
     """An operator with a backward pass of its own, written without ``setup_context``."""
 
@@ -91,7 +77,7 @@ class OwnFunction(nn.Module):
         self.head = nn.Linear(24, 10)
 
     def forward(self, x):
-        return self.head(Twice.apply(self.body(x.flatten(1) / 16)))
+        return self.head(Square.apply(self.body(x.flatten(1) / 16)))
 
 
 class Bare(nn.Module):

@@ -35,15 +35,15 @@ while True:
 """
 
 
-class Ear:
-    """Hears what the programs tell, one line at a time."""
+class Listener:
+    """Receives what the programs send, one line at a time."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
         self._server.settimeout(PATIENCE_SECONDS)
         self.port: int = self._server.getsockname()[1]
 
-    def hear(self) -> tuple[str, str, int]:
+    def receive(self) -> tuple[str, str, int]:
         connection, _ = self._server.accept()
         with connection:
             what, name, pid = connection.makefile().read().split()
@@ -54,10 +54,10 @@ class Ear:
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    ear = Ear()
-    yield ear
-    ear.close()
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +67,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "LONGEST_PAUSE_SECONDS", 0.01)
 
 
-def reporting(ear: Ear, name: str) -> serve.Program:
-    command = [sys.executable, "-c", REPORTING_PROGRAM, str(ear.port), name]
+def reporting(listener: Listener, name: str) -> serve.Program:
+    command = [sys.executable, "-c", REPORTING_PROGRAM, str(listener.port), name]
     return serve.Program(name, command, stop_seconds=PATIENCE_SECONDS)
 
 
@@ -85,12 +85,14 @@ def watched(supervisor: serve.Supervisor) -> Iterator[list[int]]:
         thread.join(PATIENCE_SECONDS)
 
 
-def test_programs_stop_in_order_beat_api_workers(ear: Ear) -> None:
+def test_programs_stop_in_order_beat_api_workers(listener: Listener) -> None:
     names = ["worker-1", "worker-2", "api", "beat"]
-    supervisor = serve.Supervisor([reporting(ear, n) for n in names], environment=dict(os.environ))
+    supervisor = serve.Supervisor(
+        [reporting(listener, n) for n in names], environment=dict(os.environ)
+    )
     with watched(supervisor) as codes:
-        assert sorted(ear.hear()[1] for _ in names) == sorted(names)
-    stopped = [ear.hear() for _ in names]
+        assert sorted(listener.receive()[1] for _ in names) == sorted(names)
+    stopped = [listener.receive() for _ in names]
     assert {what for what, _, _ in stopped} == {"stopped"}
     order = [name for _, name, _ in stopped]
     assert order[:2] == ["beat", "api"]
@@ -98,38 +100,40 @@ def test_programs_stop_in_order_beat_api_workers(ear: Ear) -> None:
     assert codes == [0]
 
 
-def test_a_killed_program_is_started_again_however_often(ear: Ear) -> None:
-    supervisor = serve.Supervisor([reporting(ear, "api")], environment=dict(os.environ))
+def test_a_killed_program_is_started_again_however_often(listener: Listener) -> None:
+    supervisor = serve.Supervisor([reporting(listener, "api")], environment=dict(os.environ))
     pids = set()
     with watched(supervisor) as codes:
         for _ in range(serve.MAX_QUICK_EXITS + 2):
-            what, _, pid = ear.hear()
+            what, _, pid = listener.receive()
             assert what == "started"
             pids.add(pid)
             os.kill(pid, signal.SIGKILL)
-        assert ear.hear()[0] == "started"
+        assert listener.receive()[0] == "started"
     assert len(pids) == serve.MAX_QUICK_EXITS + 2
     assert codes == [0]
 
 
-def test_a_program_that_keeps_exiting_ends_everything_with_1(ear: Ear) -> None:
+def test_a_program_that_keeps_exiting_ends_everything_with_1(listener: Listener) -> None:
     broken = serve.Program("beat", [sys.executable, "-c", "raise SystemExit(3)"], stop_seconds=5)
-    supervisor = serve.Supervisor([reporting(ear, "api"), broken], environment=dict(os.environ))
+    supervisor = serve.Supervisor(
+        [reporting(listener, "api"), broken], environment=dict(os.environ)
+    )
     supervisor.start()
-    assert ear.hear()[:2] == ("started", "api")
+    assert listener.receive()[:2] == ("started", "api")
     assert supervisor.watch() == 1
-    assert ear.hear()[:2] == ("stopped", "api")
+    assert listener.receive()[:2] == ("stopped", "api")
 
 
-def test_a_program_that_ignores_the_stop_is_killed(ear: Ear) -> None:
-    deaf = REPORTING_PROGRAM.replace(
+def test_a_program_that_ignores_the_stop_is_killed(listener: Listener) -> None:
+    ignoring = REPORTING_PROGRAM.replace(
         "signal.signal(signal.SIGTERM, stop)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     )
-    command = [sys.executable, "-c", deaf, str(ear.port), "worker-1"]
+    command = [sys.executable, "-c", ignoring, str(listener.port), "worker-1"]
     program = serve.Program("worker-1", command, stop_seconds=0.2)
     supervisor = serve.Supervisor([program], environment=dict(os.environ))
     with watched(supervisor) as codes:
-        _, _, pid = ear.hear()
+        _, _, pid = listener.receive()
     assert codes == [0]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -7,8 +7,7 @@ import torch
 from sqlalchemy import select
 
 from service.ledger.database.tables import Model, Version
-from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from unlearning.core import objective
 from unlearning.core.examples import Examples
 from workers.compute.workspace import Workspace
@@ -42,10 +41,10 @@ def is_exact(version: Version) -> bool:
 
 def test_class_stays_forgotten_when_another_one_follows(town: Place) -> None:
     town.change_policy(method="iau", auto_consolidate=False)
-    ask_for_class(town, 1)
+    town.ask_for_class(1)
     town.work()
     assert town.live().method == "iau"
-    ask_for_class(town, 8)
+    town.ask_for_class(8)
     town.work()
     assert is_exact(town.live())
     assert [batch.method for batch in town.batches()] == [
@@ -60,7 +59,7 @@ def test_class_stays_forgotten_when_records_follow(town: Place) -> None:
     town.change_policy(
         method="boundary_shrink", options={"strength": "calibrated"}, auto_consolidate=False
     )
-    ask_for_class(town, 3)
+    town.ask_for_class(3)
     town.work()
     assert town.live().method == "boundary_shrink"
     random_labels = {"method": "random_labels", "options": {"strength": "calibrated"}}
@@ -76,7 +75,7 @@ def test_class_stays_forgotten_when_records_follow(town: Place) -> None:
 
 def test_method_of_the_policy_is_back_once_a_retrain_has_ended_the_chain(town: Place) -> None:
     town.change_policy(auto_consolidate=False)
-    ask_for_class(town, 1)
+    town.ask_for_class(1)
     town.work()
     left = [row for row in town.training_rows() if town.array().rows[row].any()]
     town.ask(*left[:5])

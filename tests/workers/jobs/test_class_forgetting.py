@@ -12,41 +12,12 @@ from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry import forgotten
 from service.ledger.reports import verifications
-from service.ledger.requests import intake
-from service.ledger.selection.matching import Ask
 from service.ledger.training import consolidation, runs
 from service.messages.train import TRAIN
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from workers.jobs import pipeline, training_request, training_result
 
 CLASS = 3
-
-
-#: What a test of the wiring needs, so as not to depend on how well a method does on a tiny network.
-LENIENT = {
-    "audit_accuracy_drop": 1.0,
-    "audit_accuracy_drop_since_anchor": 1.0,
-    "retain_accuracy_drop": 1.0,
-    "class_accuracy": 0.9,
-    "membership_auc": 0.5,
-    "forget_accuracy": 1.0,
-    "large_losses": 1.0,
-    "refit_membership": 0.5,
-    "relearn_time": 0.0,
-    "audit_membership": 0.5,
-}
-
-
-def ask_for_class(town: Place, label: int) -> str:
-    with town.runtime.session() as session:
-        receipt = intake.record(
-            session,
-            Ask(dataset="digits", kind="class", label=label),
-            principal="key_test",
-            digester=town.runtime.digester,
-            now=town.runtime.now(),
-        )
-    return str(receipt.answer["id"])
 
 
 def rows_of(town: Place, label: int, split: int | None = None) -> list[int]:
@@ -70,7 +41,7 @@ def test_class_is_gone_from_model_and_data(town: Place, method: str) -> None:
     everywhere, never_seen = rows_of(town, CLASS), rows_of(town, CLASS, split=2)
     others = np.setdiff1d(np.arange(len(town.array())), everywhere)
     before = np.array(town.array().rows[others])
-    request = ask_for_class(town, CLASS)
+    request = town.ask_for_class(CLASS)
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.batches()[0].kind == "class"
@@ -88,7 +59,7 @@ def test_class_that_goes_whole_asks_for_a_new_anchor_and_spends_no_budget(town: 
     """It is all of one class, and nearly a tenth of the rows; neither counts."""
     town.change_policy(gates=LENIENT, drift={"max_share": 0.05})
     count = len(rows_of(town, CLASS, split=0))
-    ask_for_class(town, CLASS)
+    town.ask_for_class(CLASS)
     town.work()
     live = town.live()
     assert live.method == "iau"
@@ -105,7 +76,7 @@ def test_class_that_goes_whole_asks_for_a_new_anchor_and_spends_no_budget(town: 
 def test_records_after_a_class_lead_to_a_new_anchor(town: Place) -> None:
     """A step from the old anchor would bring the class back, so the next batch retrains."""
     town.change_policy(auto_consolidate=False, gates=LENIENT)
-    ask_for_class(town, CLASS)
+    town.ask_for_class(CLASS)
     town.work()
     assert town.live().method == "iau"
     left = [row for row in town.training_rows() if row not in set(rows_of(town, CLASS))]
@@ -134,7 +105,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
         request = training_request.start(town.runtime, run_id, held)
         assert request is not None
         answer = town.runtime.ask(TRAIN, request, held=held, timeout_seconds=60)
-        ask_for_class(town, CLASS)
+        town.ask_for_class(CLASS)
         town.ask(row)
         town.work()
         assert len(town.forgotten()) == len(rows_of(town, CLASS, split=0)) + 1
@@ -152,7 +123,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
 
 def test_scores_of_a_class_are_not_pooled_with_those_of_records(town: Place) -> None:
     town.change_policy(method="boundary_shrink", auto_consolidate=False, gates=LENIENT)
-    ask_for_class(town, CLASS)
+    town.ask_for_class(CLASS)
     town.work()
     left = [row for row in town.training_rows() if town.array().rows[row].any()]
     town.ask(*left[:3])
@@ -164,7 +135,7 @@ def test_scores_of_a_class_are_not_pooled_with_those_of_records(town: Place) -> 
 def test_method_that_forgets_records_only_is_refused(town: Place) -> None:
     town.change_policy(method="influence")
     with pytest.raises(Unprocessable) as refused:
-        ask_for_class(town, CLASS)
+        town.ask_for_class(CLASS)
     assert refused.value.status == 422
     assert refused.value.code == "method-cannot-forget-classes"
 
@@ -173,7 +144,7 @@ def test_fallback_that_cannot_forget_a_class_is_passed_over(town: Place) -> None
     """``iau`` is made to fail; what follows it can only forget records."""
     fallbacks = [{"method": "influence"}, {"method": "retrain"}]
     town.change_policy(fallbacks=fallbacks, auto_consolidate=False)
-    request = ask_for_class(town, CLASS)
+    request = town.ask_for_class(CLASS)
     town.arm("compute.updated", "spoil")
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED

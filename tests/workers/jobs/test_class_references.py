@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from service.ledger.database.states import RequestStatus
-from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class, measured
+from tests.workers.jobs.test_class_forgetting import measured
 from tests.workers.jobs.test_references import kept, stored, train_all
-from tests.workers.place import Place
+from tests.workers.place import LENIENT, Place
 from workers.compute.references import draw_classes
 from workers.jobs import spare
 
@@ -49,7 +49,7 @@ def test_a_forgotten_class_is_compared_with_the_model_that_never_saw_it(town: Pl
     assert shares[0] | shares[1] == set(range(10))
     assert not shares[0] & shares[1]
 
-    request = ask_for_class(town, min(shares[1]))
+    request = town.ask_for_class(min(shares[1]))
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
     metric = measured(town)["metrics"][PROBE]
@@ -75,7 +75,7 @@ def test_models_drawn_by_row_say_nothing_about_a_class(town: Place) -> None:
     town.change_policy(reference_models=2, auto_consolidate=False, gates=LENIENT)
     train_all(town)
     assert len(kept(town)) == 2
-    ask_for_class(town, 3)
+    town.ask_for_class(3)
     town.work()
     assert measured(town)["metrics"][PROBE]["reference"] is None
 
@@ -85,7 +85,7 @@ def test_a_damaged_model_is_no_reason_to_wait(town: Place) -> None:
     for artifact in train_all(town):
         town.damage("checkpoints", artifact.digest)
     town.runtime.compute.kill()
-    request = ask_for_class(town, 3)
+    request = town.ask_for_class(3)
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
     assert measured(town)["metrics"][PROBE]["reference"] is None

@@ -17,7 +17,7 @@ from service.ledger.database.tables import Record
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
-from workers.jobs import claiming, pipeline
+from workers.jobs import pipeline
 
 #: Statements of one deletion, at most.
 MOST_STATEMENTS = 60
@@ -98,8 +98,7 @@ def test_a_compute_process_that_was_replaced_is_told_everything(
     town.ask(*rows[:4])
     town.work()
     request = town.ask(rows[4])
-    with claiming.begun(town.runtime, town.model().id, trains=False) as found:
-        assert found is not None
+    with town.begun() as found:
         sent.clear()
         pid = town.runtime.compute.pid
         assert pid is not None

@@ -14,7 +14,6 @@ from service.ledger.database.locks import Hold
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Record, Suppression
 from service.ledger.obligations import without_models
-from service.ledger.requests import legal_holds
 from tests.workers.shop import Shop
 from workers.jobs import erase
 
@@ -75,9 +74,7 @@ def test_nobody_waits_while_rows_to_be_erased_are_read(
 def test_nobody_waits_while_an_ingest_reads_rows_that_are_about_to_go(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shop.write("visits.csv", "subject")
-    shop.add("visits", path)
-    shop.ask("visits", record_ids=("visit-5",))
+    path, _ = shop.ask_for_a_visit()
     asked = _meanwhile(shop, monkeypatch, lambda: _claim_like(shop))
     assert shop.left_out("visits-2", path) == 1
     assert len(asked) == 1
@@ -86,9 +83,7 @@ def test_nobody_waits_while_an_ingest_reads_rows_that_are_about_to_go(
 def test_rows_erased_while_an_ingest_reads_what_is_about_to_go_stay_out(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shop.write("visits.csv", "subject")
-    shop.add("visits", path)
-    shop.ask("visits", record_ids=("visit-5",))
+    path, _ = shop.ask_for_a_visit()
     _meanwhile(shop, monkeypatch, lambda: [*iter(lambda: erase.run_due(shop.runtime), False)])
     assert shop.left_out("visits-2", path) == 1
     with shop.runtime.session() as session:
@@ -100,19 +95,7 @@ def test_rows_that_are_held_while_they_are_read_stand(
 ) -> None:
     shop.add("visits", shop.write("visits.csv"))
     request = shop.ask("visits", record_ids=("visit-5",))
-
-    def hold() -> None:
-        with shop.runtime.session() as session:
-            legal_holds.place(
-                session,
-                request,
-                code=legal_holds.HoldReason.LEGAL_CLAIMS,
-                reason="docket 4711",
-                actor="key:k",
-                now=shop.runtime.now(),
-            )
-
-    asked = _meanwhile(shop, monkeypatch, hold)
+    asked = _meanwhile(shop, monkeypatch, lambda: shop.hold(request))
     assert not erase.run_due(shop.runtime)
     assert len(asked) == 1
     with shop.runtime.session() as session:
@@ -123,9 +106,7 @@ def test_rows_that_are_held_while_they_are_read_stand(
 def test_rows_that_can_be_erased_only_since_they_were_read_come_next(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shop.write("visits.csv", "subject")
-    shop.add("visits", path)
-    shop.ask("visits", record_ids=("visit-5",))
+    path, _ = shop.ask_for_a_visit()
 
     def ask() -> None:
         shop.ask("visits", record_ids=("visit-7",))

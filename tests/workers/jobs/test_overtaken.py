@@ -10,10 +10,15 @@ from service.ledger.batches import claims, leases
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry import versions
-from tests.workers.forgetting import assert_forgotten_once, first_deletion, work_through
+from tests.workers.forgetting import (
+    assert_forgotten_once,
+    clock_ahead,
+    first_deletion,
+    work_through,
+)
 from tests.workers.place import Place
 from workers.compute.process import Stopping
-from workers.jobs import claiming, computing, pipeline, recording
+from workers.jobs import computing, pipeline, recording
 
 
 def test_second_worker_leaves_a_model_alone_that_is_worked_on(town: Place) -> None:
@@ -29,13 +34,9 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     """The second one's clock is an hour ahead, so it takes the batch over at once."""
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
-    model_id = town.model().id
-    with claiming.begun(town.runtime, model_id, trains=False) as found:
-        assert found is not None
-        held, claimed = found
-        monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
-        pipeline.run_due(town.second())
-        monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
+    with town.begun() as (held, claimed):
+        with clock_ahead(monkeypatch):
+            pipeline.run_due(town.second())
         assert town.live().number == 2
         with pytest.raises(leases.LeaseLost):
             computing.unlearn(town.runtime, held, claimed, trains=False)
@@ -54,9 +55,8 @@ def test_worker_that_was_overtaken_before_it_claims_leaves_the_batch_alone(
     model_id = town.model().id
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
-        pipeline.run_due(town.second())
-        monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
+        with clock_ahead(monkeypatch):
+            pipeline.run_due(town.second())
         with town.runtime.session() as session, pytest.raises(leases.LeaseLost):
             claims.claim(
                 session, session.get_one(Model, model_id), held=held, now=town.runtime.now()
@@ -68,10 +68,7 @@ def test_worker_that_was_overtaken_before_it_claims_leaves_the_batch_alone(
 def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
-    model_id = town.model().id
-    with claiming.begun(town.runtime, model_id, trains=False) as found:
-        assert found is not None
-        held, claimed = found
+    with town.begun() as (held, claimed):
         town.runtime.stopped_at = 0.0
         town.runtime.stop.set()
         with pytest.raises(Stopping):
@@ -102,10 +99,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
         )
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
-    model_id = town.model().id
-    with claiming.begun(town.runtime, model_id, trains=False) as found:
-        assert found is not None
-        held, claimed = found
+    with town.begun() as (held, claimed):
         with town.runtime.session() as session:
             versions.promote(
                 session,
@@ -133,12 +127,9 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
         key = dataset.array_key
     assert key is not None
     request = town.ask(town.training_rows()[-1])
-    model_id = town.model().id
-    with claiming.begun(town.runtime, model_id, trains=False) as found:
-        assert found is not None
-        held, claimed = found
+    with town.begun() as (held, claimed):
         with town.runtime.session() as session:
-            model = session.get_one(Model, model_id)
+            model = session.scalars(select(Model)).one()
             model.production_id = model.production_id - 1 if model.production_id else None
         with pytest.raises(versions.ProductionMoved):
             recording.complete_without_update(town.runtime, held, claimed)

@@ -66,9 +66,11 @@ def test_a_source_that_ignores_case_keeps_the_person_out_in_any_case(shop: Shop)
     path = shop.write("visits.csv")
     shop.add("visits", path)
     shop.forget("visits", subject_id="Person-2")
-    sieve = suppression.Sieve(shop.runtime.digester, _in_force(shop), fold_case=True)
-    assert _left_out(sieve, "person-2", "person-3") == [True, False]
-    exact = suppression.Sieve(shop.runtime.digester, _in_force(shop))
+    row_filter = suppression.SuppressionFilter(
+        shop.runtime.digester, _in_force(shop), fold_case=True
+    )
+    assert _left_out(row_filter, "person-2", "person-3") == [True, False]
+    exact = suppression.SuppressionFilter(shop.runtime.digester, _in_force(shop))
     assert _left_out(exact, "Person-2", "person-2") == [True, False]
 
 
@@ -99,9 +101,9 @@ def test_a_row_that_was_suppressed_before_dashes_were_folded_stays_out(shop: Sho
     assert shop.records("visits-2") == visits_but(5)
 
 
-def _left_out(sieve: suppression.Sieve, *subjects: str) -> list[bool]:
+def _left_out(row_filter: suppression.SuppressionFilter, *subjects: str) -> list[bool]:
     x, labels = np.zeros((len(subjects), 1), np.float32), np.zeros(len(subjects), np.int64)
-    found: list[bool] = sieve(Chunk(x=x, labels=labels, subject_ids=list(subjects))).tolist()
+    found: list[bool] = row_filter(Chunk(x=x, labels=labels, subject_ids=list(subjects))).tolist()
     return found
 
 

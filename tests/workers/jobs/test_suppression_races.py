@@ -16,7 +16,6 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.registry import datasets, records
 from service.ledger.requests import (
     intake,
-    legal_holds,
     page,
     suppressions,
 )
@@ -51,9 +50,7 @@ def test_whoever_is_forgotten_while_the_file_is_read_is_not_in_it(
 def test_a_row_that_is_overwritten_while_suppressions_are_read_is_not_missed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shop.write("visits.csv", "subject")
-    shop.add("visits", path)
-    shop.ask("visits", record_ids=("visit-5",))
+    shop.ask_for_a_visit()
 
     def erase_after(reading: Callable[..., Any]) -> Callable[..., Any]:
         def read(session: Session) -> Any:
@@ -66,10 +63,10 @@ def test_a_row_that_is_overwritten_while_suppressions_are_read_is_not_missed(
 
     for name in ("in_force", "about_to_go"):
         monkeypatch.setattr(suppressions, name, erase_after(getattr(suppressions, name)))
-    sieve = ingest.sieve_of(shop.runtime, {})
+    row_filter = ingest.filter_of(shop.runtime, {})
     with shop.runtime.session() as session:
         kept = session.scalars(select(Suppression.digest)).one()
-    assert kept in sieve.suppressed.digests[Kind.ROW]
+    assert kept in row_filter.suppressed.digests[Kind.ROW]
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -78,8 +75,8 @@ def test_whoever_is_suppressed_under_a_lower_number_and_committed_later_is_not_m
 ) -> None:
     path = shop.write("visits.csv")
     shop.add("visits", path)
-    sieves: list[suppression.Sieve] = []
-    reader = threading.Thread(target=lambda: sieves.append(ingest.sieve_of(shop.runtime, {})))
+    filters: list[suppression.SuppressionFilter] = []
+    reader = threading.Thread(target=lambda: filters.append(ingest.filter_of(shop.runtime, {})))
     ask = Ask("visits", "subject", subject_id="Person-2")
     now, digester = shop.runtime.now(), shop.runtime.digester
     with shop.runtime.session() as session:
@@ -89,8 +86,8 @@ def test_whoever_is_suppressed_under_a_lower_number_and_committed_later_is_not_m
         reader.join(timeout=2)
     reader.join(timeout=60)
     with shop.runtime.session() as session:
-        late = suppressions.in_force(session, after=sieves[0].suppressed.newest)
-    known = sieves[0].suppressed.digests[Kind.SUBJECT] | late.digests[Kind.SUBJECT]
+        late = suppressions.in_force(session, after=filters[0].suppressed.newest)
+    known = filters[0].suppressed.digests[Kind.SUBJECT] | late.digests[Kind.SUBJECT]
     assert known == {digester.subject("Person-2"), digester.subject("Person-3")}
 
 
@@ -137,9 +134,7 @@ def _found(shop: Shop, name: str) -> Dataset:
 def test_an_interrupted_overwriting_suppresses_each_row_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shop.write("visits.csv", "subject")
-    shop.add("visits", path)
-    request = shop.ask("visits", record_ids=("visit-5",))
+    path, request = shop.ask_for_a_visit()
 
     def die(point: str) -> None:
         if point == "erase.overwritten":
@@ -159,20 +154,13 @@ def test_an_interrupted_overwriting_suppresses_each_row_once(
 def test_a_hold_is_refused_while_rows_are_overwritten(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.add("visits", shop.write("visits.csv", "subject"))
-    request, refusals = shop.ask("visits", record_ids=("visit-5",)), list[str]()
+    _, request = shop.ask_for_a_visit()
+    refusals = list[str]()
 
     def hold(point: str) -> None:
         if point == "erase.overwritten":
-            with pytest.raises(Conflict) as refused, shop.runtime.session() as session:
-                legal_holds.place(
-                    session,
-                    request,
-                    code=legal_holds.HoldReason.LEGAL_CLAIMS,
-                    reason="docket 4711",
-                    actor="key:k",
-                    now=shop.runtime.now(),
-                )
+            with pytest.raises(Conflict) as refused:
+                shop.hold(request)
             refusals.append(str(refused.value))
 
     monkeypatch.setattr(erase, "reach", hold)

@@ -16,7 +16,7 @@ from service.ledger.database.tables import Model, TrainingRun
 from service.ledger.registry import forgotten
 from service.ledger.training import runs
 from service.messages.train import TRAIN, Answer, Request
-from tests.workers.forgetting import assert_forgotten_once
+from tests.workers.forgetting import assert_forgotten_once, clock_ahead
 from tests.workers.place import Place
 from workers.compute.process import ComputeDied
 from workers.fault_points import InjectedFault
@@ -180,9 +180,8 @@ def test_overtaken_worker_neither_records_nor_hands_back(
         begun = training_request.start(town.runtime, run_id, held)
         assert begun is not None
         answer = compute(town.runtime, begun, held)
-        monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
-        train.run_due(town.second())
-        monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
+        with clock_ahead(monkeypatch):
+            train.run_due(town.second())
         train._hand_back(town.runtime, run_id, held, "stopping")
         with pytest.raises(leases.LeaseLost):
             training_result.record(town.runtime, run_id, held, begun, answer)

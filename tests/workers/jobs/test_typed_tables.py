@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT
+from tests.workers.place import LENIENT
 from tests.workers.shop import Shop
 from unlearning.inputs import typed_table
 from workers import cli

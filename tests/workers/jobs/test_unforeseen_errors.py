@@ -17,7 +17,7 @@ from service.ledger.registry.policy import Policy
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
-from workers.jobs import claiming, pipeline
+from workers.jobs import pipeline
 from workers.runtime import Runtime
 
 EXACT = {"method": "retrain", "options": {}}
@@ -165,11 +165,10 @@ def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
     town.change_policy(fallbacks=[{"method": "retrain"}, {"method": "iau"}])
     with town.runtime.session() as session:
         session.scalars(select(Model)).one().run_now_method = EXACT
-    model_id = town.model().id
     town.ask(*town.training_rows()[:3])
-    with claiming.begun(town.runtime, model_id, trains=False) as found:
-        assert found is not None
-    assert [attempt.choice.method for attempt in found[1].methods] == ["retrain"]
+    with town.begun() as (_, claimed):
+        pass
+    assert [attempt.choice.method for attempt in claimed.methods] == ["retrain"]
 
 
 def test_requests_of_a_model_whose_training_diverges_are_put_aside_at_once(town: Place) -> None:

@@ -28,8 +28,6 @@ from service.ledger.database.tables import (
 )
 from service.ledger.registry import datasets
 from service.ledger.reports import report
-from service.ledger.requests import intake
-from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from tests.workers.place import Place
 from tests.workers.withdrawing import (
@@ -48,18 +46,6 @@ def keep_trying(town: Place) -> None:
         with town.runtime.session() as session:
             for share in session.scalars(select(Erasure)):
                 share.not_before = None
-
-
-def ask_for_class(town: Place, label: int) -> str:
-    with town.runtime.session() as session:
-        receipt = intake.record(
-            session,
-            Ask(dataset="digits", kind="class", label=label),
-            principal="key_test",
-            digester=town.runtime.digester,
-            now=town.runtime.now(),
-        )
-    return str(receipt.answer["id"])
 
 
 def test_request_for_all_training_rows_completes_with_the_withdrawal_that_it_names(
@@ -96,7 +82,7 @@ def test_request_for_the_last_class_completes_when_the_model_is_withdrawn(town: 
     request = town.ask(*[row for row in town.training_rows() if labels[row] != 3])
     keep_trying(town)
     assert town.request(request).status == RequestStatus.COMPLETED
-    last = ask_for_class(town, 3)
+    last = town.ask_for_class(3)
     before = len(town.batches())
     town.work()
     assert town.request(last).status == RequestStatus.NEEDS_REVIEW

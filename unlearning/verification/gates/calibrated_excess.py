@@ -112,15 +112,15 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
         same = "the rows do not show that even the base version knows them"
         return Verdict.NO_POWER, f"{found}: {same}", False
     left = _left_p(after, before, share=1 - criteria.removed)
-    story = f"{found}; p = {left:.4f} that {1 - criteria.removed:.0%} of the excess is left"
+    shown = f"{found}; p = {left:.4f} that {1 - criteria.removed:.0%} of the excess is left"
     rarely = (1 - criteria.confidence) / 2
     if left > rarely or notes["remembered_p"] <= _NOTHING_SHOWN:
         few = "too few rows to tell whether enough of it is gone"
-        return Verdict.NO_POWER, f"{story}: {few}", True
+        return Verdict.NO_POWER, f"{shown}: {few}", True
     if metric.rows >= _ROWS_OF_A_SHARE and notes["tenth_left_p"] > rarely:
         tenth = f"p = {notes['tenth_left_p']:.4f} that a tenth of the rows were left as they were"
-        return Verdict.NO_POWER, f"{story}; {tenth}", True
-    return Verdict.PASSED, f"{story}: it is gone", True
+        return Verdict.NO_POWER, f"{shown}; {tenth}", True
+    return Verdict.PASSED, f"{shown}: it is gone", True
 
 
 def _remembered(sample: Sample) -> float:

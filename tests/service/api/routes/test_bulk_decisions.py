@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,19 +17,12 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, DeletionRequest, LegalHold
 from service.ledger.registry import keys
 from service.ledger.requests import bulk
-from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
 URL = "/v1/bulk-decisions"
 WAITING = RequestStatus.AWAITING_APPROVAL
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
 
 
 @pytest.fixture

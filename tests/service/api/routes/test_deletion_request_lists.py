@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,22 +17,12 @@ from service.api.routes.deletion_requests_schemas import (
 )
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest, Erasure
-from service.settings import Settings
 from tests import factories
 from tests.service.api import callers, faces
 from tests.service.api.callers import assert_problem
 from tests.service.api.faces import URL, ask_for
 
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with faces.application(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
+APPLICATION = faces.application
 
 
 def test_the_list_is_walked_page_by_page(client: TestClient) -> None:

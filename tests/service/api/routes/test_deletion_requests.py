@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -22,22 +21,12 @@ from service.ledger.database.identifiers import Origin
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import DatasetReport, DeletionRequest
 from service.ledger.requests import outlook
-from service.settings import Settings
 from tests import factories
 from tests.service.api import callers, faces
 from tests.service.api.callers import assert_problem
 from tests.service.api.faces import URL, ask_for
 
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with faces.application(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
+APPLICATION = faces.application
 
 
 def test_an_accepted_request_says_where_and_when(client: TestClient) -> None:

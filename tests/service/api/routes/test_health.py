@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, select
@@ -17,12 +15,6 @@ from service.settings import Settings
 from tests import proxy
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
 
 
 def test_ready_is_a_database_and_a_worker_that_lives(app: FastAPI) -> None:

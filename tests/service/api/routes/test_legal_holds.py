@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from fastapi import FastAPI
 
-from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
 URL = "/v1/legal-holds"
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
 
 
 def _held(app: FastAPI, count: int) -> list[str]:

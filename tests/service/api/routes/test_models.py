@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,21 +12,11 @@ from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import AuditEvent, Model, Version
 from service.settings import Settings
 from tests import factories
-from tests.service import announcements
-from tests.service.api import callers
+from tests.service.api import callers, made_models
 from tests.service.api.callers import assert_problem
 from tests.service.api.made_models import asked_model, published_model
 
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        with running.state.sessions() as session:
-            announcements.announce(session)
-            factories.dataset(session, name="digits", shape=[1, 8, 8], classes=10)
-            factories.dataset(session, name="table", shape=[30], dtype="float32", classes=2)
-            session.commit()
-        yield running
+APPLICATION = made_models.application
 
 
 def test_a_model_takes_from_its_dataset_what_its_client_left_out(app: FastAPI) -> None:

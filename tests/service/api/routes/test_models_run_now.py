@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from fastapi import FastAPI
 
 from service.ledger.database.states import BatchStatus
 from service.ledger.registry import models
-from service.settings import Settings
 from tests import factories
-from tests.service import announcements
-from tests.service.api import callers
+from tests.service.api import callers, made_models
 from tests.service.api.callers import assert_problem
 from tests.service.api.made_models import asked_model, published_model
 
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        with running.state.sessions() as session:
-            announcements.announce(session)
-            factories.dataset(session, name="digits", shape=[1, 8, 8], classes=10)
-            factories.dataset(session, name="table", shape=[30], dtype="float32", classes=2)
-            session.commit()
-        yield running
+APPLICATION = made_models.application
 
 
 def test_run_now_closes_the_next_batch_with_another_method(app: FastAPI) -> None:

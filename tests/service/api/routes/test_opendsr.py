@@ -7,10 +7,8 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -26,7 +24,6 @@ from service.ledger.database.tables import (
 from service.ledger.registry import keys
 from service.ledger.requests import outlook
 from service.ledger.selection.regulations import Period, Regulation
-from service.settings import Settings
 from tests import factories
 from tests.service.api import callers, controller
 from tests.service.api.callers import assert_problem
@@ -43,16 +40,8 @@ from tests.service.api.controller import (
     state,
 )
 
-
-@pytest.fixture
-def app(settings: Settings, tmp_path: Path) -> Iterator[FastAPI]:
-    with controller.faces(settings, tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app, "opendsr:write")
+APPLICATION = controller.faces
+SCOPES = ("opendsr:write",)
 
 
 def test_discovery_is_open_and_says_what_can_be_matched(app: FastAPI) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,8 @@ from tests.service.api.controller import (
     state,
 )
 
-
-@pytest.fixture
-def app(settings: Settings, tmp_path: Path) -> Iterator[FastAPI]:
-    with controller.faces(settings, tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app, "opendsr:write")
+APPLICATION = controller.faces
+SCOPES = ("opendsr:write",)
 
 
 REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [

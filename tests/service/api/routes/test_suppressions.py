@@ -16,6 +16,7 @@ from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
 URL = "/v1/suppressions:readmit"
+SCOPES = ("requests:approve",)
 
 
 @pytest.fixture
@@ -27,11 +28,6 @@ def app(settings: Settings) -> Iterator[FastAPI]:
             factories.dataset(session, name="faces", rows=2, subjects=["planted-person", "ben"])
             session.commit()
         yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app, "requests:approve")
 
 
 def test_a_person_who_was_forgotten_is_readmitted_once(client: TestClient, app: FastAPI) -> None:

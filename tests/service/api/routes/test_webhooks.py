@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,15 +19,7 @@ from tests.service.api.callers import assert_problem
 URL = "https://93.184.215.14/hooks/s3cr3t-part"
 
 
-@pytest.fixture
-def app(settings: Settings) -> Iterator[FastAPI]:
-    with callers.application(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app, "webhooks:write")
+SCOPES = ("webhooks:write",)
 
 
 def add(client: TestClient, **body: Any) -> dict[str, Any]:

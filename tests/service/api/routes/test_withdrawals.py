@@ -35,11 +35,6 @@ def app(settings: Settings) -> Iterator[FastAPI]:
         yield running
 
 
-@pytest.fixture
-def client(app: FastAPI) -> TestClient:
-    return callers.client(app)
-
-
 def weights(seed: int = 0) -> bytes:
     generator = np.random.default_rng(seed)
     return safetensors.numpy.save({"0.weight": generator.normal(size=(3, 64)).astype(np.float32)})

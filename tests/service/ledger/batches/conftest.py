@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import holds
 from service.ledger.database.tables import Dataset, Model
 from tests import factories
-from tests.service.ledger.batches.held import Story, hold
+from tests.service.ledger.batches.held import Case, hold
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def model(session: Session, data: Dataset) -> Model:
 
 
 @pytest.fixture
-def story(session: Session) -> Story:
+def case(session: Session) -> Case:
     """An exact version that lost accuracy."""
     return hold(session, mark=holds.ACCURACY)
 
 
 @pytest.fixture
-def memorised(session: Session) -> Story:
+def memorised(session: Session) -> Case:
     """A step whose few rows the base version has memorised; the policy has no other method."""
     return hold(session, mark=holds.MEMORISED)

@@ -20,7 +20,7 @@ WHO: dict[str, Any] = {"actor": "key:k", "now": NOW}
 
 
 @dataclass
-class Story:
+class Case:
     """A model whose batch on version 1 forgets row 0 and is held with version 2."""
 
     model: Model
@@ -31,7 +31,7 @@ class Story:
     held: leases.Held
 
 
-def hold(session: Session, *, mark: str) -> Story:
+def hold(session: Session, *, mark: str) -> Case:
     data = factories.dataset(session, rows=10, revision=1)
     session.get_one(Record, (data.id, 0)).excluded_revision = 1
     policy = Policy(max_wait_seconds=0, max_records=4).model_dump(mode="json")
@@ -57,7 +57,7 @@ def hold(session: Session, *, mark: str) -> Story:
     assert until == asked.due_at - timedelta(days=3)
     holds.hold(session, model, batch, version, until=until, held=held, mark=mark)
     session.commit()
-    return Story(model, base, version, batch, asked, held)
+    return Case(model, base, version, batch, asked, held)
 
 
 def lease(session: Session, model: Model) -> leases.Held:
@@ -66,7 +66,7 @@ def lease(session: Session, model: Model) -> leases.Held:
     return held
 
 
-def change_policy(session: Session, story: Story, **changes: object) -> None:
+def change_policy(session: Session, case: Case, **changes: object) -> None:
     announcements.announce(session)
-    next_batch.change_policy(session, story.model, changes, actor="key:k", now=NOW)
+    next_batch.change_policy(session, case.model, changes, actor="key:k", now=NOW)
     session.commit()

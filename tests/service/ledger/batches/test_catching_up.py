@@ -14,18 +14,6 @@ from tests import factories
 from tests.service.ledger.batches.steps import LATER, ask, claim, unlearn
 
 
-@pytest.fixture
-def data(session: Session) -> Dataset:
-    return factories.dataset(session, rows=20)
-
-
-@pytest.fixture
-def model(session: Session, data: Dataset) -> Model:
-    made = factories.model(session, data, policy={"max_records": 10, "max_wait_seconds": 10})
-    factories.version(session, made)
-    return made
-
-
 def trained_meanwhile(session: Session, model: Model) -> Version:
     """A candidate whose training began before anything was forgotten."""
     run = factories.training_run(session, model, status=RunStatus.COMPLETED, data_revision=0)

@@ -19,75 +19,73 @@ from service.ledger.requests import lookup
 from service.ledger.selection import record_lists
 from tests import factories
 from tests.factories import NOW
-from tests.service.ledger.batches.held import WHO, Story, change_policy, lease
+from tests.service.ledger.batches.held import WHO, Case, change_policy, lease
 
 
 def test_a_held_batch_is_due_only_when_there_is_something_to_decide(
-    session: Session, story: Story
+    session: Session, case: Case
 ) -> None:
     assert queue.due_models(session, now=NOW) == []
-    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
-    assert story.batch.status == BatchStatus.HELD
-    assert story.batch.held_until is not None
-    assert queue.due_models(session, now=story.batch.held_until) == [story.model.id]
+    assert claims.claim(session, case.model, held=case.held, now=NOW) is None
+    assert case.batch.status == BatchStatus.HELD
+    assert case.batch.held_until is not None
+    assert queue.due_models(session, now=case.batch.held_until) == [case.model.id]
 
 
-def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, story: Story) -> None:
-    then = story.request.due_at
-    assert claims.claim(session, story.model, held=story.held, now=then) is None
+def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, case: Case) -> None:
+    then = case.request.due_at
+    assert claims.claim(session, case.model, held=case.held, now=then) is None
     session.commit()
-    assert story.model.production_id == story.version.id
-    assert story.batch.status == BatchStatus.COMPLETED
-    assert story.base.status == VersionStatus.RETIRED
+    assert case.model.production_id == case.version.id
+    assert case.batch.status == BatchStatus.COMPLETED
+    assert case.base.status == VersionStatus.RETIRED
     assert queue.due_models(session, now=then) == []
 
 
-def test_only_a_running_batch_is_held(session: Session, story: Story) -> None:
-    until = story.batch.held_until
+def test_only_a_running_batch_is_held(session: Session, case: Case) -> None:
+    until = case.batch.held_until
     with pytest.raises(leases.LeaseLost):
-        holds.hold(session, story.model, story.batch, story.version, until=NOW, held=story.held)
-    assert (story.batch.status, story.batch.held_until) == (BatchStatus.HELD, until)
+        holds.hold(session, case.model, case.batch, case.version, until=NOW, held=case.held)
+    assert (case.batch.status, case.batch.held_until) == (BatchStatus.HELD, until)
 
 
-def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None:
-    data_id = story.model.dataset_id
+def test_newer_erasures_wait_for_the_end(session: Session, case: Case) -> None:
+    data_id = case.model.dataset_id
     data = session.get_one(Dataset, data_id)
     newer = factories.request(session, data, rows=[4])
-    factories.erasure(session, newer, story.model)
-    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    factories.erasure(session, newer, case.model)
+    assert claims.claim(session, case.model, held=case.held, now=NOW) is None
     assert newer.status == RequestStatus.ACCEPTED
-    until = canonical.moment(story.request.due_at - timedelta(days=3))
+    until = canonical.moment(case.request.due_at - timedelta(days=3))
     assert (
         f"version 2, which is held, is approved or goes live by itself at {until}"
         in (lookup.detail(session, newer)["status_reason"])
     )
-    then = story.request.due_at
-    batch = claims.claim(session, story.model, held=story.held, now=then)
+    then = case.request.due_at
+    batch = claims.claim(session, case.model, held=case.held, now=then)
     assert batch is not None
-    assert batch.base_version_id == story.version.id
+    assert batch.base_version_id == case.version.id
     assert lookup.detail(session, newer)["status_reason"] is None
 
 
-def test_live_import_without_the_records_completes_the_batch(
-    session: Session, story: Story
-) -> None:
+def test_live_import_without_the_records_completes_the_batch(session: Session, case: Case) -> None:
     other = factories.version(
-        session, story.model, origin="imported", data_revision=1, production=False
+        session, case.model, origin="imported", data_revision=1, production=False
     )
     versions.promote(
         session,
-        story.model,
+        case.model,
         other,
-        expected_production=story.base.id,
+        expected_production=case.base.id,
         reason="imported",
         actor="worker:w",
         now=NOW,
     )
-    assert queue.due_models(session, now=NOW) == [story.model.id]
-    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    assert queue.due_models(session, now=NOW) == [case.model.id]
+    assert claims.claim(session, case.model, held=case.held, now=NOW) is None
     session.commit()
-    assert (story.batch.status, story.batch.version_id) == (BatchStatus.COMPLETED, other.id)
-    assert story.version.status == VersionStatus.REJECTED
+    assert (case.batch.status, case.batch.version_id) == (BatchStatus.COMPLETED, other.id)
+    assert case.version.status == VersionStatus.REJECTED
     assert measurements.reasons(session, [other]) == {}
 
 
@@ -136,121 +134,121 @@ def test_rollback_to_a_version_that_holds_other_rows_of_a_request_forgets_them_t
     assert (following.base_version_id, execution.rows(session, following)) == (first.id, [1])
 
 
-def test_a_batch_without_requests_of_its_own_is_never_held(session: Session, story: Story) -> None:
-    alone = factories.batch(session, story.model, story.base, rows=[1], status=BatchStatus.FAILED)
+def test_a_batch_without_requests_of_its_own_is_never_held(session: Session, case: Case) -> None:
+    alone = factories.batch(session, case.model, case.base, rows=[1], status=BatchStatus.FAILED)
     assert holds.until(session, alone, Policy()) is None
-    assert holds.until(session, story.batch, Policy(on_accuracy_drop="promote")) is None
+    assert holds.until(session, case.batch, Policy(on_accuracy_drop="promote")) is None
 
 
-def test_a_withdrawn_model_leaves_nothing_held(session: Session, story: Story) -> None:
-    withdrawals.withdraw_model(session, story.model, actor="key:k", now=NOW)
+def test_a_withdrawn_model_leaves_nothing_held(session: Session, case: Case) -> None:
+    withdrawals.withdraw_model(session, case.model, actor="key:k", now=NOW)
     session.commit()
-    assert story.batch.status == BatchStatus.FAILED
-    assert story.version.status == VersionStatus.WITHDRAWN
-    assert queue.due_models(session, now=story.request.due_at) == []
+    assert case.batch.status == BatchStatus.FAILED
+    assert case.version.status == VersionStatus.WITHDRAWN
+    assert queue.due_models(session, now=case.request.due_at) == []
 
 
-def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, story: Story) -> None:
-    withdrawals.withdraw_version(session, story.model, story.version, actor="key:k", now=NOW)
+def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, case: Case) -> None:
+    withdrawals.withdraw_version(session, case.model, case.version, actor="key:k", now=NOW)
     session.commit()
-    assert queue.due_models(session, now=NOW) == [story.model.id]
-    batch = claims.claim(session, story.model, held=story.held, now=NOW)
-    assert story.batch.status == BatchStatus.FAILED
+    assert queue.due_models(session, now=NOW) == [case.model.id]
+    batch = claims.claim(session, case.model, held=case.held, now=NOW)
+    assert case.batch.status == BatchStatus.FAILED
     assert batch is not None
-    assert batch.base_version_id == story.base.id
+    assert batch.base_version_id == case.base.id
 
 
 def _held_lines(session: Session) -> int:
     return session.query(AuditEvent).filter_by(action="batch:held").count()
 
 
-def test_policy_that_holds_nothing_any_more_lets_it_go_live(session: Session, story: Story) -> None:
-    change_policy(session, story, on_accuracy_drop="promote")
-    assert queue.due_models(session, now=NOW) == [story.model.id]
-    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+def test_policy_that_holds_nothing_any_more_lets_it_go_live(session: Session, case: Case) -> None:
+    change_policy(session, case, on_accuracy_drop="promote")
+    assert queue.due_models(session, now=NOW) == [case.model.id]
+    assert claims.claim(session, case.model, held=case.held, now=NOW) is None
     session.commit()
-    assert story.model.production_id == story.version.id
-    assert story.batch.status == BatchStatus.COMPLETED
-    [move] = session.query(AliasMove).filter_by(model_id=story.model.id).all()
+    assert case.model.production_id == case.version.id
+    assert case.batch.status == BatchStatus.COMPLETED
+    [move] = session.query(AliasMove).filter_by(model_id=case.model.id).all()
     assert move.reason == "the policy holds nothing any more"
 
 
-def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story: Story) -> None:
-    ends = story.batch.held_until
-    change_policy(session, story, on_accuracy_drop="promote")
-    assert story.batch.held_until == NOW
-    change_policy(session, story, on_accuracy_drop="hold")
-    assert story.batch.held_until == ends
+def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, case: Case) -> None:
+    ends = case.batch.held_until
+    change_policy(session, case, on_accuracy_drop="promote")
+    assert case.batch.held_until == NOW
+    change_policy(session, case, on_accuracy_drop="hold")
+    assert case.batch.held_until == ends
     assert queue.due_models(session, now=NOW) == []
 
 
 @pytest.mark.parametrize("days", [0.0, 1.0, 10.0, 365.0])
 def test_another_margin_moves_the_end_and_says_so(
-    session: Session, story: Story, days: float
+    session: Session, case: Case, days: float
 ) -> None:
-    change_policy(session, story, hold_margin_days=days)
-    ends = story.request.due_at - timedelta(days=days)
-    session.refresh(story.batch)
-    session.refresh(story.request)
-    assert story.batch.held_until == ends
-    assert canonical.moment(ends) in str(story.request.status_reason)
+    change_policy(session, case, hold_margin_days=days)
+    ends = case.request.due_at - timedelta(days=days)
+    session.refresh(case.batch)
+    session.refresh(case.request)
+    assert case.batch.held_until == ends
+    assert canonical.moment(ends) in str(case.request.status_reason)
     assert _held_lines(session) == 2
     assert bool(queue.due_models(session, now=NOW)) == (ends <= NOW)
 
 
-def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, story: Story) -> None:
-    ends = story.batch.held_until
-    change_policy(session, story, max_records=7)
-    assert story.batch.held_until == ends
+def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, case: Case) -> None:
+    ends = case.batch.held_until
+    change_policy(session, case, max_records=7)
+    assert case.batch.held_until == ends
     assert _held_lines(session) == 1
 
 
-def test_due_date_that_passed_while_nobody_worked_ends_it(session: Session, story: Story) -> None:
-    late = story.request.due_at + timedelta(days=30)
-    assert queue.due_models(session, now=late) == [story.model.id]
-    assert claims.claim(session, story.model, held=story.held, now=late) is None
+def test_due_date_that_passed_while_nobody_worked_ends_it(session: Session, case: Case) -> None:
+    late = case.request.due_at + timedelta(days=30)
+    assert queue.due_models(session, now=late) == [case.model.id]
+    assert claims.claim(session, case.model, held=case.held, now=late) is None
     session.commit()
-    assert story.model.production_id == story.version.id
+    assert case.model.production_id == case.version.id
 
 
 @pytest.mark.parametrize("successor", [False, True])
 def test_base_that_is_withdrawn_gives_the_hold_up(
-    session: Session, story: Story, successor: bool
+    session: Session, case: Case, successor: bool
 ) -> None:
     clean = None
     if successor:
         clean = factories.version(
-            session, story.model, origin="trained", data_revision=1, production=False
+            session, case.model, origin="trained", data_revision=1, production=False
         )
     withdrawals.withdraw_version(
-        session, story.model, story.base, successor=clean, actor="key:k", now=NOW
+        session, case.model, case.base, successor=clean, actor="key:k", now=NOW
     )
     session.commit()
-    assert story.batch.status == BatchStatus.FAILED
-    assert story.version.status == VersionStatus.REJECTED
-    assert story.request.status_reason is None
-    share = session.query(Erasure).filter_by(request_id=story.request.id).one()
+    assert case.batch.status == BatchStatus.FAILED
+    assert case.version.status == VersionStatus.REJECTED
+    assert case.request.status_reason is None
+    share = session.query(Erasure).filter_by(request_id=case.request.id).one()
     if not successor:  # nothing is live that holds the records
         assert share.status == ErasureStatus.COMPLETED
         assert queue.due_models(session, now=NOW) == []
         return
-    held = lease(session, story.model)
-    batch = claims.claim(session, story.model, held=held, now=NOW)
+    held = lease(session, case.model)
+    batch = claims.claim(session, case.model, held=held, now=NOW)
     assert clean is not None
     assert batch is not None
     assert (batch.base_version_id, execution.rows(session, batch)) == (clean.id, [])
 
 
 def test_dataset_that_is_withdrawn_with_its_models_leaves_nothing_held(
-    session: Session, story: Story
+    session: Session, case: Case
 ) -> None:
-    data = session.get_one(Dataset, story.model.dataset_id)
+    data = session.get_one(Dataset, case.model.dataset_id)
     with pytest.raises(withdrawals.ModelsInUse):
         withdrawals.withdraw_dataset(session, data, actor="key:k", now=NOW)
-    assert story.batch.status == BatchStatus.HELD
+    assert case.batch.status == BatchStatus.HELD
     withdrawals.withdraw_dataset(session, data, models="withdraw", actor="key:k", now=NOW)
     session.commit()
-    assert story.batch.status == BatchStatus.FAILED
-    assert story.version.status == VersionStatus.WITHDRAWN
-    assert story.request.status_reason is None
-    assert queue.due_models(session, now=story.request.due_at) == []
+    assert case.batch.status == BatchStatus.FAILED
+    assert case.version.status == VersionStatus.WITHDRAWN
+    assert case.request.status_reason is None
+    assert queue.due_models(session, now=case.request.due_at) == []

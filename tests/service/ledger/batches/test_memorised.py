@@ -13,17 +13,17 @@ from service.ledger.database.states import BatchStatus, ErasureStatus, VersionSt
 from service.ledger.database.tables import Dataset, Erasure
 from tests import factories
 from tests.factories import NOW
-from tests.service.ledger.batches.held import Story, change_policy
+from tests.service.ledger.batches.held import Case, change_policy
 
 
-def _newer(session: Session, story: Story, *, rows: list[int], **columns: object) -> Erasure:
-    data = session.get_one(Dataset, story.model.dataset_id)
+def _newer(session: Session, case: Case, *, rows: list[int], **columns: object) -> Erasure:
+    data = session.get_one(Dataset, case.model.dataset_id)
     asked = factories.request(session, data, rows=rows, **columns)
-    return factories.erasure(session, asked, story.model)
+    return factories.erasure(session, asked, case.model)
 
 
 def test_step_on_memorised_records_says_what_it_waits_for(
-    session: Session, memorised: Story
+    session: Session, memorised: Case
 ) -> None:
     reason = str(memorised.request.status_reason)
     assert "memorised" in reason
@@ -35,7 +35,7 @@ def test_step_on_memorised_records_says_what_it_waits_for(
 
 
 def test_newer_request_makes_one_batch_with_memorised_records(
-    session: Session, memorised: Story
+    session: Session, memorised: Case
 ) -> None:
     newer = _newer(session, memorised, rows=[4, 5])
     assert queue.due_models(session, now=NOW) == [memorised.model.id]
@@ -54,7 +54,7 @@ def test_newer_request_makes_one_batch_with_memorised_records(
 
 
 def test_older_request_whose_pause_is_over_makes_one_batch_with_memorised_records(
-    session: Session, memorised: Story
+    session: Session, memorised: Case
 ) -> None:
     session.query(Erasure).one().id = 50
     older = _newer(session, memorised, rows=[4])
@@ -69,7 +69,7 @@ def test_older_request_whose_pause_is_over_makes_one_batch_with_memorised_record
 
 @pytest.mark.parametrize("why", ["not due yet", "too many", "a class"])
 def test_newer_request_that_cannot_join_leaves_memorised_records_held(
-    session: Session, memorised: Story, why: str
+    session: Session, memorised: Case, why: str
 ) -> None:
     if why == "not due yet":
         memorised.model.policy = {**memorised.model.policy, "max_wait_seconds": 60.0}
@@ -82,7 +82,7 @@ def test_newer_request_that_cannot_join_leaves_memorised_records_held(
 
 @pytest.mark.parametrize("how", ["approved", "due", "policy"])
 def test_memorised_records_are_done_when_decided_or_due(
-    session: Session, memorised: Story, how: str
+    session: Session, memorised: Case, how: str
 ) -> None:
     now = NOW
     if how == "approved":

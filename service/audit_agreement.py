@@ -112,9 +112,12 @@ def _certificate(report: Report) -> Iterator[str]:
         yield "the certificate deleted fewer rows than the batch forgot"
     if said.digest_before == said.digest_after:
         yield "the certificate's sums did not change"
-    yield from _sums(said, report.done.notes)
     if said.headroom_bits < 0:
         yield "the certificate's sums are not exact"
+    if not said.penalty > 0:
+        yield "the certificate's penalty is not above 0"
+        return
+    yield from _sums(said, report.done.notes)
     if said.distance_bound is None:
         if not _solves(said):
             yield "the certificate's weights do not solve its sums"
@@ -133,7 +136,7 @@ def _sums(said: Certificate, notes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the certificate says of its sums and the version's notes say otherwise."""
     if not all(_SHA256.fullmatch(one) for one in (said.digest_before, said.digest_after)):
         yield "the certificate's digests of its sums are not SHA-256"
-    if notes.get("penalty", said.penalty) != said.penalty > 0:
+    if notes.get("penalty", said.penalty) != said.penalty:
         yield "the certificate has another penalty than the version"
     sums = notes.get("statistics")
     if not isinstance(sums, Mapping):
@@ -147,13 +150,13 @@ def _sums(said: Certificate, notes: Mapping[str, Any]) -> Iterator[str]:
 def _solves(said: Certificate) -> bool:
     """Return whether the residual is small, and the certificate states that alone."""
     small = said.residual is not None and 0 <= said.residual <= _MOST_RESIDUAL
-    return small and said.penalty > 0 and said.gradient_norm is None and said.rounding is None
+    return small and said.gradient_norm is None and said.rounding is None
 
 
 def _bounds(said: Certificate) -> bool:
     """Return whether the distance is at least (‖∇F‖ + its rounding) / λ, and no residual stated."""
     norm, rounding, penalty = said.gradient_norm, said.rounding, said.penalty
-    if norm is None or rounding is None or not (norm >= 0 and rounding > 0 and penalty > 0):
+    if norm is None or rounding is None or not (norm >= 0 and rounding > 0):
         return False
     if said.residual is not None:
         return False
@@ -263,9 +266,10 @@ def _of_the_training(report: Report, line: Line) -> bool:
 _RECORDED = frozenset(
     f"deletion_request:{state}" for state in ("accepted", "awaiting_approval", "no_match")
 )
+_COMPLETED = "deletion_request:completed"
 #: Lines of which at least one must exist for a request in this state.
 _REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
-    "completed": ("deletion_request:completed",),
+    "completed": (_COMPLETED,),
     "cancelled": ("deletion_request:cancelled",),
     "denied": ("deletion_request:denied",),
     "no_match": ("deletion_request:no_match",),
@@ -317,7 +321,8 @@ def _lines_left_out(report: Report) -> Iterator[str]:
 
 def _records(line: Line) -> bool:
     """Return whether the line records a request; one of nothing but forgotten rows is completed."""
-    return line.action in _RECORDED or "matched" in line.data
+    # The line that completes any other request does not say what matched.
+    return line.action in _RECORDED or (line.action == _COMPLETED and "matched" in line.data)
 
 
 def _version_lines_left_out(report: Report, actions: set[str]) -> Iterator[str]:

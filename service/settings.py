@@ -190,9 +190,10 @@ class Settings(BaseSettings):
     )
     webhook_rate: float = Field(
         25.0,
-        gt=0,
+        ge=1,
         le=10_000,
-        description="events sent to one webhook in a second, at most: the rest of a burst follows",
+        description="events sent to one webhook in a second, at most, and at least 1: the rest of "
+        "a burst follows",
     )
     webhook_http: bool = Field(False, description="webhooks may have http:// URLs, too")
     source_buckets: str = Field(

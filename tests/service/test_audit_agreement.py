@@ -233,6 +233,25 @@ def test_a_copy_that_was_found_again_after_its_removal_may_remain(sound: dict[st
         assert (told in found) == (count == 2)
 
 
+@pytest.mark.parametrize("state", ["approved", "retried", "cancelled", "denied"])
+def test_no_later_line_stands_for_the_one_that_records_a_request(
+    sound: dict[str, Any], state: str
+) -> None:
+    """Such lines say what matched, too."""
+    read = Report.model_validate(sound)
+    request = f"deletion_request:{read.asked.requests[0].id}"
+    changes = {"action": f"deletion_request:{state}", "data": {"matched": 2}}
+    lines = [
+        one.model_copy(update=changes)
+        if (one.subject, one.action) == (request, "deletion_request:accepted")
+        else one
+        for one in read.chain.lines
+    ]
+    chain = read.chain.model_copy(update={"lines": lines})
+    [problem] = audit_agreement.problems(read.model_copy(update={"chain": chain}))
+    assert problem.startswith(f"no audit line says that {read.asked.requests[0].id} was asked")
+
+
 def _own(document: dict[str, Any], action: str) -> dict[str, Any]:
     subject = f"version:{document['model']}/{document['version']}"
     return {"subject": subject, "action": action, "data": {}}

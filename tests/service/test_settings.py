@@ -139,6 +139,15 @@ def test_processes_that_could_not_meet_are_refused(values: dict[str, object], wh
         Settings(_env_file=None, **values)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 0.5, float("nan")])
+def test_a_rate_that_would_hold_a_delivery_back_for_longer_than_a_second_is_refused(
+    rate: float,
+) -> None:
+    with pytest.raises(ValidationError, match="webhook_rate"):
+        Settings(_env_file=None, webhook_rate=rate)
+    assert Settings(_env_file=None, webhook_rate=1.0).webhook_rate == 1
+
+
 def test_the_endpoint_is_a_host_and_a_port() -> None:
     one = Settings(_env_file=None, compute_endpoint="10.1.0.5:29500", compute_nodes=2)
     assert one.compute_address == ("10.1.0.5", 29500)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Unfactored(Exception):
 
 @dataclass(frozen=True)
 class Factors:
-    """The factors of n ``rows`` and p = ``size`` parameters; products have these' precision.
+    """The factors of n ``rows`` and p = ``size`` parameters; products have these' widest precision.
 
     ``places``: those that all rows have at the layer with the most. ``bytes``: what the factors
     took at most while they were made.
@@ -124,11 +125,13 @@ def of(
     starts, size = {}, 0
     for p in parameters.values():
         starts[id(p)], size = size, size + p.numel()
-    scale = _Scale(curvature, starts, size, first)
+    # Layers may have other precisions than each other, or than what they return (autocast).
+    dtype = reduce(torch.promote_types, (p.dtype for p in parameters.values()))
+    scale = _Scale(curvature, starts, torch.ones(size, dtype=dtype, device=first.device))
     parts = [part for layer in layers if layer.pieces for part in _parts(layer, done, scale)]
     places = max([layer.places for layer in layers], default=0)
     return Factors(
-        done, size, places, _COPIES * bytes_, tuple(parts), curvature, first.device, first.dtype
+        done, size, places, _COPIES * bytes_, tuple(parts), curvature, first.device, dtype
     )
 
 
@@ -139,13 +142,19 @@ def fit(network: nn.Module, examples: Examples) -> bool:
     that is used otherwise than it seems gives another one.
     """
     few = examples.subset(torch.arange(min(len(examples), _COMPARED)))
+    alpha = torch.linspace(1, 2, len(few), dtype=torch.float64)
     try:
-        factors = of(network, few, None, memory=2**62)
+        found = of(network, few, None, memory=2**62).pulled(alpha)
+        known = _gradient(network, few, alpha)
     except torch.OutOfMemoryError:
         raise
     except (Unfactored, RuntimeError):
         return False
-    alpha = torch.linspace(1, 2, len(few), dtype=torch.float64)
+    return float((found - known).norm()) <= _ALIKE * float(known.norm())
+
+
+def _gradient(network: nn.Module, few: Examples, alpha: Tensor) -> Tensor:
+    """Return Jᵀ·``alpha`` (p,) float64 by its definition."""
     parameters = list(objective.step_parameters(network).values())
     ((x, y),) = few.batches(len(few), device=parameters[0].device)
     with torch.enable_grad():
@@ -153,9 +162,7 @@ def fit(network: nn.Module, examples: Examples) -> bool:
         grads = torch.autograd.grad(
             phi, parameters, grad_outputs=alpha.to(phi), allow_unused=True, materialize_grads=True
         )
-    known = torch.cat([g.reshape(-1) for g in grads]).double()
-    apart = float((factors.pulled(alpha) - known).norm())
-    return apart <= _ALIKE * float(known.norm())
+    return torch.cat([g.reshape(-1) for g in grads]).double()
 
 
 @dataclass
@@ -272,16 +279,14 @@ def _by_place(module: nn.Module, values: Tensor, *, gradient: bool = False) -> T
 class _Scale:
     """(Λ + λ)^(−1/2) of each parameter, and where a layer's parameters are."""
 
-    def __init__(
-        self, curvature: Kfac | None, starts: dict[int, int], size: int, like: Tensor
-    ) -> None:
+    def __init__(self, curvature: Kfac | None, starts: dict[int, int], ones: Tensor) -> None:
         self.starts, self.damping = starts, 0.0
         self.blocks: dict[int, Block] = {}
-        self.flat = torch.ones(size, dtype=like.dtype, device=like.device)
+        self.flat = ones
         if curvature is not None:
             self.damping = curvature.damping
             self.blocks = {block.weight: block for block in curvature.blocks}
-            self.flat[curvature.positions] = curvature.diagonal_scale(like.dtype)
+            self.flat[curvature.positions] = curvature.diagonal_scale(ones.dtype)
 
     def place(self, parameter: Tensor | None) -> slice | None:
         """Return where a parameter lies in the flat vector; None if no step moves it."""
@@ -297,6 +302,9 @@ def _parts(layer: _Layer, rows: int, scale: _Scale) -> Iterator[columns.Part]:
         for name in ("row", "inputs", "signals")
     )
     layer.pieces.clear()
+    signals = signals.to(scale.flat)
+    if inputs.is_floating_point():
+        inputs = inputs.to(scale.flat)
     module: Any = layer.module
     weight, bias = scale.place(module.weight), scale.place(getattr(module, "bias", None))
     if isinstance(module, nn.Embedding):
@@ -334,13 +342,14 @@ def _whitened(
     """Return the part of a layer that has a curvature block, in the block's eigenbasis."""
     if block.bias >= 0:
         inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-    u, v = block.output_vectors[0], block.input_vectors[0]
+    u, v = block.output_vectors[0].to(inputs), block.input_vectors[0].to(inputs)
+    values = block.output_values[0][:, None] * block.input_values[0] + scale.damping
     return columns.Linear(
         row,
         rows,
         inputs @ v if v.numel() else inputs,
         signals @ u if u.numel() else signals,
-        (block.output_values[0][:, None] * block.input_values[0] + scale.damping).rsqrt(),
+        values.rsqrt().to(inputs),
         weight,
         bias if block.bias >= 0 else None,
     )

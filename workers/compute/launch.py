@@ -8,7 +8,6 @@ On a single machine nobody else can reach that address (``workers.compute.torchr
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from dataclasses import dataclass
 
@@ -61,7 +60,7 @@ class Processes:
         if self.nodes == 1:
             return {
                 "rdzv-backend": "here",  # ``workers.compute.torchrun``
-                "rdzv-endpoint": f"{_THIS_MACHINE}:{_free_port()}",
+                "rdzv-endpoint": f"{_THIS_MACHINE}:0",
                 "rdzv-conf": f"rank={node},timeout={MEETING_SECONDS}",
             }
         assert self.endpoint is not None, "several machines meet at an endpoint"
@@ -87,10 +86,3 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind((_THIS_MACHINE, 0))
-        port: int = listening.getsockname()[1]
-    return port

@@ -25,7 +25,10 @@ BACKEND = "here"
 
 
 class Here(StaticTCPRendezvous):
-    """The static rendezvous of a single node, which listens on its endpoint's interface alone."""
+    """The static rendezvous of a single node, which listens on its endpoint's interface alone.
+
+    At port 0 it listens where a port is free: nobody else can take it in between.
+    """
 
     def get_backend(self) -> str:
         """Return the name under which it is registered."""
@@ -35,6 +38,7 @@ class Here(StaticTCPRendezvous):
         """Return where the processes meet, after beginning to listen there."""
         if self._store is None:
             listening = socket.create_server((self.master_addr, self.master_port))
+            self.master_port = listening.getsockname()[1]
             self._store = TCPStore(
                 self.master_addr,
                 self.master_port,

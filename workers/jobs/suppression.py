@@ -97,7 +97,7 @@ class SuppressionFilter:
         keys = [chunk.record_ids or places]
         keys += [chunk.record_ids_before] if chunk.record_ids_before else []
         before = self._labels_before(chunk, keys, first)
-        for numbers, x in self._as_stored(chunk, layout):
+        for numbers, x in self._as_stored(chunk, layout, before):
             left_out[self._known(keys, numbers, x, labels[numbers])] = True
             others = [
                 (place, label)
@@ -147,13 +147,20 @@ class SuppressionFilter:
                         found.setdefault(place, set()).update(labels[digest])
         return found
 
-    def _as_stored(self, chunk: Chunk, layout: Layout | None) -> Iterator[Found]:
-        """Yield the rows in each form in which they may have been stored, with their places."""
+    def _as_stored(
+        self, chunk: Chunk, layout: Layout | None, likely: Collection[int]
+    ) -> Iterator[Found]:
+        """Yield the rows in each form in which they may have been stored, with their places.
+
+        ``likely``: places of rows with the ids of suppressed ones, which are sought in more forms.
+        """
         yield from _in_dtypes(chunk.x)
         if layout is None or not layout.fits(chunk.x.shape[1:]):
             return
         for other in self.layouts:
-            for places, x in layouts.translated(chunk.x, layout, other, chunk.readings):
+            for places, x in layouts.translated(
+                chunk.x, layout, other, chunk.readings, likely=likely
+            ):
                 for among, same in _in_dtypes(x):
                     yield places[among], same
 

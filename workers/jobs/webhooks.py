@@ -231,9 +231,11 @@ class Sender:
 
     @property
     def _lease_seconds(self) -> float:
-        # It is renewed with each record, between two of which one attempt may take its whole time.
+        # It is renewed with each record, between two of which an attempt may wait for its turn and
+        # then take its whole time.
         settings = self.runtime.settings
-        return settings.lease_seconds + RECORDED_AFTER_SECONDS + settings.webhook_timeout_seconds
+        attempt = 1 / settings.webhook_rate + settings.webhook_timeout_seconds
+        return settings.lease_seconds + RECORDED_AFTER_SECONDS + attempt
 
 
 def _last_told(attempts: list[Attempt], stands_at: int) -> int:

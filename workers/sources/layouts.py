@@ -8,11 +8,9 @@ rows of a source are brought into the layout of each dataset that had rows forgo
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from enum import Enum
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,28 +20,9 @@ from service.ledger.database.tables import Dataset
 from service.ledger.registry.datasets import Report
 from unlearning.inputs import typed_table
 from unlearning.inputs.typed_table import Type
-from workers.readers import Part, Source, booleans
-from workers.sources import encoding
-
-#: The words of false and true as sources write them.
-_BOOLEAN_WORDS = (
-    *(
-        tuple(map(case, pair))
-        for pair in booleans.WORDS
-        for case in (str.lower, str.capitalize, str.upper)
-    ),
-    booleans.DIGITS,
-)
-
-
-class _Numbers(Enum):
-    """Ways in which a source writes the numbers of a column."""
-
-    SHORTEST = "2"
-    POINT = "2.0"
-    #: All with as many decimals as the longest one has, and two at least.
-    FIXED = "2.00"
-
+from workers.readers import Part, Source
+from workers.sources import encoding, ways
+from workers.sources.ways import Way
 
 #: Rows in another layout: the places that they have in the source's chunk, and the rows.
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[Any]]
@@ -54,11 +33,12 @@ class Layout:
     """The names of a table's columns in the order in which they are stored.
 
     ``types`` are given of a typed table, whose rows are cells of 64 bits, (columns, 2) int32; rows
-    of another table are numbers, (columns,).
+    of another table are numbers, (columns,). ``words``: those that are known of each column.
     """
 
     names: tuple[str, ...]
     types: tuple[Type, ...] | None = None
+    words: tuple[tuple[str, ...], ...] = ()
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Return whether rows of this ``shape`` can be in the layout."""
@@ -88,6 +68,10 @@ def of_dataset(dataset: Dataset, report: Report | None) -> Layout | None:
         return None
     typed = dataset.input["name"] == encoding.KIND
     found = _layout(names, {name: features[name]["type"] for name in names} if typed else {})
+    # Of a removed dataset no words are left.
+    encoded = dataset.input["options"].get("columns", ()) if typed else ()
+    words = {one["name"]: tuple(one["words"]) for one in encoded}
+    found = replace(found, words=tuple(words.get(name, ()) for name in names))
     return found if found.fits(dataset.shape) else None
 
 
@@ -96,14 +80,21 @@ def _layout(names: Sequence[str], types: Mapping[str, Type]) -> Layout:
 
 
 def translated(
-    x: npt.NDArray[Any], mine: Layout, theirs: Layout, readings: Mapping[int, float]
+    x: npt.NDArray[Any],
+    mine: Layout,
+    theirs: Layout,
+    readings: Mapping[int, float],
+    *,
+    likely: Collection[int] = (),
 ) -> Iterator[Found]:
     """Yield those of the rows ``x`` that can be in the layout ``theirs``, in that layout.
 
     Nothing is yielded if it is the same one, or has columns that the rows have not. ``readings``
-    are the numbers and truth values that words can be read as, by code.
+    are the numbers and truth values that words can be read as, by code. The rows at the places
+    ``likely`` are sought with each column written in its own way, too.
     """
-    if mine == theirs or not set(theirs.names) <= set(mine.names):
+    same = (mine.names, mine.types) == (theirs.names, theirs.types)
+    if same or not set(theirs.names) <= set(mine.names):
         return
     at = [mine.names.index(name) for name in theirs.names]
     if mine.types is None:
@@ -113,12 +104,12 @@ def translated(
             return
         types: Sequence[Type] = ["number"] * len(at)
         for numbers in _as_float64(chosen):
-            yield from _cells(numbers.view(np.int64), types, theirs.types, readings)
+            yield from _cells(numbers.view(np.int64), types, theirs, readings, likely)
         return
     cells = np.ascontiguousarray(x).view(np.int64)[:, at, 0]
     types = [mine.types[i] for i in at]
     if theirs.types is not None:
-        yield from _cells(cells, types, theirs.types, readings)
+        yield from _cells(cells, types, theirs, readings, likely)
         return
     numbers = np.stack(
         [
@@ -150,33 +141,37 @@ def _as_float64(x: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float64]]:
 def _cells(
     cells: npt.NDArray[np.int64],
     mine: Sequence[Type],
-    theirs: Sequence[Type],
+    theirs: Layout,
     readings: Mapping[int, float],
+    likely: Collection[int],
 ) -> Iterator[Found]:
     """Yield rows of cells, some of whose columns have other types in the layout ``theirs``.
 
     Rows with numbers or truth values in place of words come in each way in which a source may have
     written them: numbers with a point or with as many decimals each, truth values as yes and no.
     """
+    assert theirs.types is not None
     found, possible = cells.copy(), np.ones(len(cells), np.bool_)
-    words = []
-    for i, (type, other) in enumerate(zip(mine, theirs, strict=True)):
+    words = {}
+    for i, (type, other) in enumerate(zip(mine, theirs.types, strict=True)):
         if (type == "category") == (other == "category"):
             continue
         if other == "category":
-            words.append(i)
+            words[i] = theirs.words[i] if theirs.words else ()
             continue
         numbers = _numbers(cells[:, i], readings)
         possible &= (cells[:, i] == typed_table.MISSING) | ~np.isnan(numbers)
         found[:, i] = numbers.view(np.int64)
     places = np.flatnonzero(possible)
-    written = {mine[i] for i in words}
-    ways = _Numbers if "number" in written else (_Numbers.SHORTEST,)
-    pairs = _BOOLEAN_WORDS if "boolean" in written else _BOOLEAN_WORDS[:1]
-    for way, pair in itertools.product(ways, pairs):
-        for i in words:
-            found[:, i] = _codes(cells[:, i], mine[i], way, pair)
-        yield places, _rows(found[places])
+    some = places[np.isin(places, list(likely))]
+    codes = functools.cache(lambda i, way: _codes(cells[:, i], mine[i], way))
+    alike = list(ways.alike([mine[i] for i in words]))
+    own = ways.own([(mine[i], known) for i, known in words.items()]) if len(some) else ()
+    for here, written in ((places, alike), (some, set(own).difference(alike))):
+        for each in written:
+            for i, way in zip(words, each, strict=True):
+                found[:, i] = codes(i, way)
+            yield here, _rows(found[here])
 
 
 def _floats(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -192,27 +187,13 @@ def _numbers(
     return found[place]
 
 
-def _codes(
-    cells: npt.NDArray[np.int64], kind: Type, way: _Numbers, pair: Sequence[str]
-) -> npt.NDArray[np.int64]:
-    """Return the codes of numbers or truth values (``pair``) as words."""
+def _codes(cells: npt.NDArray[np.int64], kind: Type, way: Way) -> npt.NDArray[np.int64]:
+    """Return the codes of numbers or truth values as words."""
     distinct, place = np.unique(_floats(cells), return_inverse=True)
     there = distinct[~np.isnan(distinct)].tolist()
-    if kind == "boolean":
-        words = [pair[int(one)] for one in there]
-    else:
-        words = _written(there, way if kind == "number" else _Numbers.SHORTEST)
-    codes = [typed_table.code_of(word) for word in words]
+    codes = [typed_table.code_of(word) for word in ways.written(there, kind, way)]
     codes += [typed_table.MISSING] * (len(distinct) - len(there))  # NaN comes last
     return np.array(codes, np.int64)[place]
-
-
-def _written(numbers: Sequence[float], way: _Numbers) -> list[str]:
-    if way == _Numbers.FIXED:
-        places = [-int(Decimal(repr(one)).as_tuple().exponent) for one in numbers]
-        return [f"{one:.{max(2, *places)}f}" for one in numbers]
-    point = way == _Numbers.POINT
-    return [str(int(one)) if one.is_integer() and not point else repr(one) for one in numbers]
 
 
 def _rows(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

@@ -35,13 +35,30 @@ def _text(folder: Path, name: str) -> tuple[nn.Module, Examples]:
     return model, problem.train.subset(torch.arange(7))
 
 
-NETWORKS = ["table", "transformer", "last_layers", "lora", "all"]
+class TwoPrecisions(nn.Module):
+    """The layer that comes first is the narrower one, or the last one is."""
+
+    def __init__(self, narrow: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
+        self.get_submodule(narrow).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x.to(self.body.weight.dtype)).tanh()
+        made: Tensor = self.head(hidden.to(self.head.weight.dtype))
+        return made
+
+
+NETWORKS = ["table", "body", "head", "transformer", "last_layers", "lora", "all"]
 
 
 @pytest.fixture(params=NETWORKS)
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, Examples]:
     if request.param == "table":
         return small.network().eval(), small.examples(7)
+    if request.param in ("body", "head"):
+        return TwoPrecisions(request.param).eval(), small.examples(7)
     return _text(tmp_path, request.param)
 
 
@@ -125,9 +142,42 @@ class Tied(Twice):
         return made
 
 
-@pytest.mark.parametrize("made", [Twice, Mixed, Scaled, Tied])
+class Narrowed(Twice):
+    """The layers compute in half precision, whatever their weights have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            made: Tensor = self.head(self.body(x.float()))
+        return made.float()
+
+
+class Sparse(nn.Module):
+    """The gradient of the embedding has no entries of ids that no row has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Embedding(9, 5, sparse=True), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.head(self.body(x.long() % 9).sum(1))
+        return made
+
+
+@pytest.mark.parametrize("made", [Twice, Mixed, Scaled, Tied, Sparse])
 def test_a_network_that_uses_its_layers_otherwise_has_no_factors(made: type[nn.Module]) -> None:
     assert not factors.fit(made().eval(), small.examples(7))
+
+
+def test_layers_that_compute_in_half_precision_have_factors() -> None:
+    """To as many digits as they compute with."""
+    model, examples = Narrowed().eval(), small.examples(7)
+    j = small.jacobian(model, examples).double()
+    found = factors.of(model, examples, None, memory=MEMORY).kernel()
+    torch.testing.assert_close(found, j @ j.T, rtol=0, atol=0.05 * float((j @ j.T).max()))
 
 
 def test_a_convolution_has_no_factors() -> None:

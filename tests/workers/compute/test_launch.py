@@ -6,7 +6,7 @@ import socket
 import sys
 
 import pytest
-from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousParameters
 
 from service import broker
 from service.settings import Settings
@@ -24,25 +24,28 @@ def test_one_process_is_started_without_a_launcher() -> None:
 
 def test_several_meet_on_this_machine_at_a_free_port() -> None:
     several = Processes(per_node=3)
-    first, second = several.command(), several.command()
-    assert {"--nproc-per-node=3", "--nnodes=1"} <= set(first)
-    assert f"--rdzv-backend={torchrun.BACKEND}" in first
+    command = several.command()
+    assert {"--nproc-per-node=3", "--nnodes=1"} <= set(command)
+    assert {f"--rdzv-backend={torchrun.BACKEND}", "--rdzv-endpoint=127.0.0.1:0"} <= set(command)
     assert several.environment()[GROUP_VARIABLE] == "1"
-    ends = [one for one in (*first, *second) if one.startswith("--rdzv-endpoint=127.0.0.1:")]
-    assert len(set(ends)) == 2
+    ports = {_met().bootstrap_store_info.master_port for _ in range(2)}
+    assert len(ports - {0}) == 2
+
+
+def _met() -> RendezvousInfo:
+    asked = {"rank": "0", "timeout": "60"}  # as torchrun reads them from its command line
+    handler = torchrun.handler(
+        RendezvousParameters(torchrun.BACKEND, "127.0.0.1:0", "a", 1, 1, **asked)
+    )
+    assert handler.get_backend() == torchrun.BACKEND
+    return handler.next_rendezvous()
 
 
 def test_where_processes_of_one_machine_meet_is_closed_to_others() -> None:
     """It listens on its own address; another one of the same machine stands for the network."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    asked = {"rank": "0", "timeout": "60"}  # as torchrun reads them from its command line
-    handler = torchrun.handler(
-        RendezvousParameters(torchrun.BACKEND, f"127.0.0.1:{port}", "a", 1, 1, **asked)
-    )
-    assert handler.get_backend() == torchrun.BACKEND
-    met = handler.next_rendezvous()
+    met = _met()
     assert met.rank == 0
+    port = met.bootstrap_store_info.master_port
     met.store.set("key", "value")
     other = torchrun.TCPStore("127.0.0.1", port, is_master=False)
     assert other.get("a/key") == b"value"

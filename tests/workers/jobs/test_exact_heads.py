@@ -179,7 +179,8 @@ def test_certificate_that_does_not_add_up_is_seen_in_a_saved_report(town: Place)
         ({"features": said["features"] - 1}, "another size"),
         ({"grid_bits": -1}, "another size"),
         ({"residual": 1e-9}, "do not solve"),
-        ({"penalty": 0.0}, "do not solve"),
+        ({"penalty": 0.0}, "not above 0"),
+        ({"penalty": -said["penalty"]}, "not above 0"),
         ({"gradient_norm": 1e-12, "rounding": 1e-12}, "do not solve"),
         ({"headroom_bits": -1}, "not exact"),
     ):

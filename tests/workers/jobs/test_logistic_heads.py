@@ -107,6 +107,7 @@ def test_certificate_that_does_not_add_up_is_seen_in_a_saved_report(deleted: Pla
         ({"digest_before": "x"}, "not SHA-256"),
         ({"digest_after": "f" * 64}, "other sums than the version"),
         ({"penalty": said["penalty"] * 2}, "another penalty"),
+        ({"penalty": -said["penalty"]}, "not above 0"),
         ({"features": said["features"] - 1}, "another size"),
         ({"grid_bits": -1}, "another size"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -131,6 +132,64 @@ def test_truth_values_that_one_odd_word_turns_into_words_let_nobody_back(
     before, after = (odd, table) if odd_first else (table, odd)
     _forget(shop, before, table={})
     assert _add(shop, "again", after, table={}) == len(FORGOTTEN)
+
+
+def _surveyed(*written: tuple[str, str]) -> Table:
+    """People with a truth value for each pair of words that a column is written in."""
+    answers = {
+        f"q{i}": [pair[row % (i + 2) % 2] for row in range(ROWS)] for i, pair in enumerate(written)
+    }
+    return {**answers, **_people()}
+
+
+def _each_odd(table: Table, columns: Sequence[str]) -> Table:
+    return functools.reduce(_odd, columns, table)
+
+
+@pytest.mark.parametrize("odd_first", [True, False])
+@pytest.mark.parametrize(
+    "written",
+    [
+        [("FALSE", "TRUE"), ("No", "Yes")],
+        [("FALSE", "yes"), ("0", "YES")],
+        [("0", "1"), ("NO", "YES"), ("false", "true"), ("False", "True"), ("No", "Yes")],
+    ],
+)
+def test_columns_of_truth_values_that_are_each_written_in_their_own_way_let_nobody_back(
+    shop: Shop, written: Sequence[tuple[str, str]], odd_first: bool
+) -> None:
+    table = _surveyed(*written)
+    columns = [name for name in table if name.startswith("q")]
+    odd = _each_odd(table, [*columns, "member"])
+    before, after = (odd, table) if odd_first else (table, odd)
+    types = dict.fromkeys(columns, "boolean")
+    said = {"table": {"types": types}}, {"table": {}}
+    _forget(shop, before, **said[odd_first])
+    assert _add(shop, "again", after, **said[not odd_first]) == len(FORGOTTEN)
+
+
+def test_rare_words_of_truth_values_are_known_in_each_column_of_its_own(shop: Shop) -> None:
+    """So few rows have them that nothing is kept of them."""
+    table = _surveyed(("no", "yes"), ("no", "yes"))
+    for name, word in (("q0", "TRUE"), ("q1", "Yes")):
+        table[name] = [
+            word if one == "yes" and row < 12 else "no" for row, one in enumerate(table[name])
+        ]
+    _forget(shop, _each_odd(table, ["q0", "q1"]), table={})
+    assert _add(shop, "again", table, table={}) == len(FORGOTTEN)
+
+
+def test_columns_of_numbers_that_are_each_written_in_their_own_way_let_nobody_back(
+    shop: Shop,
+) -> None:
+    table = {
+        **_people(),
+        "height": [f"{1.5 + row % 7 / 2:.2f}" for row in range(ROWS)],
+        "weight": [f"{60 + row % 5 / 2:.1f}" for row in range(ROWS)],
+        "paid": [str(row % 3 / 2).removesuffix(".0") for row in range(ROWS)],
+    }
+    _forget(shop, _each_odd(table, ["height", "weight", "paid"]), table={})
+    assert _add(shop, "again", table, table={}) == len(FORGOTTEN)
 
 
 def test_the_declared_order_of_features_is_the_one_that_counts(shop: Shop) -> None:

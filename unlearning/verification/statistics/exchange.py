@@ -46,16 +46,17 @@ class Exchange:
         ``margin``: those under models that saw neither, by which rows are as difficult. Strata are
         consecutive in it, and have as many never-seen rows each, at least those that a row is
         compared with: wrong labels that no never-seen row has are exchanged with the hardest.
+        Without never-seen rows there is one, in which nothing can be exchanged.
         """
         n, m = (len(one) for one in score)
-        count = m // local.compared(n, m)
+        count = max(1, m // max(1, local.compared(n, m)))
         forgotten = np.arange(n + m) < n
         # Rows of equal margins have places in random order, whichever kind they are of.
         mixed = np.random.default_rng(_SEED).permutation(n + m)
         order = mixed[np.argsort(np.concatenate(margin)[mixed], kind="stable")]
         below = np.empty(n + m, dtype=np.int64)
         below[order] = np.cumsum(~forgotten[order])
-        stratum = np.clip((below - ~forgotten) * count // m, 0, count - 1)
+        stratum = np.clip((below - ~forgotten) * count // max(1, m), 0, count - 1)
         return cls(np.concatenate(score), forgotten, stratum)
 
     def by_stratum(self, values: Floats) -> list[tuple[Floats, int]]:
@@ -81,7 +82,7 @@ def remembered_p(both: Exchange) -> float:
     each = np.stack([local.evidence(both.score, share) for share in local.shares(forgotten)])
     ours = float(np.logaddexp.reduce(each[:, both.forgotten].sum(1)))
     drawn = np.logaddexp.reduce(_drawn(each, both), 0)
-    reached = np.sum(drawn >= ours - 1e-9 * max(1.0, abs(ours)))
+    reached = np.sum(drawn >= ours - local.rounding(ours))
     return float((1 + reached) / (1 + _DRAWS))
 
 
@@ -151,7 +152,8 @@ def _normal_p(values: Floats, both: Exchange) -> float:
         mean += forgotten * float(own.mean())
         remain = size - forgotten
         variance += forgotten * remain / size * float(own.var(ddof=1)) if remain else 0.0
-    over = float(values[both.forgotten].sum()) - mean
+    ours = float(values[both.forgotten].sum())
+    over = ours - mean - local.rounding(ours)
     if not variance > 0:
         return 1.0
     return NormalDist().cdf(-over / float(np.sqrt(variance)))

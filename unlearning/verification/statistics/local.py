@@ -116,6 +116,11 @@ def shares(rows: int) -> list[float]:
     return [share for share in _REMEMBERED if share * rows >= 1]
 
 
+def rounding(total: float) -> float:
+    """Return by how much sums that count as equal to ``total`` may differ from it."""
+    return 1e-9 * max(1.0, abs(total))
+
+
 def p_value(forget: Floats, candidates: Floats, *, shift: float = 0.0, wider: float = 1.0) -> float:
     """Return the probability of a sum at least as large if each row is a candidate of its.
 
@@ -128,7 +133,7 @@ def p_value(forget: Floats, candidates: Floats, *, shift: float = 0.0, wider: fl
     chosen = random.integers(0, k + 1, (_DRAWS, n))
     mean, ours = float(every.mean(1).sum()), float(forget.sum())
     drawn = mean + wider * (every[np.arange(n), chosen].sum(1) - mean)
-    reached = np.sum(drawn >= ours - 1e-9 * max(1.0, abs(ours)))
+    reached = np.sum(drawn >= ours - rounding(ours))
     return float((1 + reached) / (1 + _DRAWS))
 
 
@@ -152,7 +157,8 @@ def left_p(scores: Floats, left: Floats, candidates: Floats, *, never_seen: int)
     square = (1 - share) * (others**2).mean(1) + share * stays**2
     # The candidates are a sample as well; which rows are left is not.
     variance = (square - mean**2).sum() + others.var(1, ddof=1).sum() * n / never_seen
-    return NormalDist().cdf(float((ours - mean).sum() / np.sqrt(max(variance, 1e-300))))
+    under = float(ours.sum() - mean.sum()) + rounding(float(ours.sum()))
+    return NormalDist().cdf(under / math.sqrt(max(variance, 1e-300)))
 
 
 def _few(rows: int, never_seen: int) -> bool:
@@ -176,6 +182,7 @@ def upper_p(forget: Floats, candidates: Floats, *, never_seen: int, shift: float
         return p_value(forget, candidates, shift=shift, wider=wider)
     mean = candidates.mean(1) + shift
     deviation = wider * math.sqrt(candidates.var(1, ddof=1).sum())
+    over = float(forget.sum() - mean.sum()) - rounding(float(forget.sum()))
     if not deviation > 0:
-        return 1.0 if forget.sum() <= mean.sum() else 0.0
-    return NormalDist().cdf(-float((forget - mean).sum()) / deviation)
+        return 1.0 if over <= 0 else 0.0
+    return NormalDist().cdf(-over / deviation)

@@ -102,3 +102,20 @@ def test_a_tenth_of_the_rows_remembered_well_is_told() -> None:
     assert exchange.remembered_p(Exchange(score, forgotten, stratum)) > 0.05
     score[:20] = 4.0
     assert exchange.remembered_p(Exchange(score, forgotten, stratum)) <= 0.001
+
+
+def test_forgotten_rows_without_never_seen_ones_are_in_one_stratum() -> None:
+    none, some = np.zeros(0), np.arange(3.0)
+    both = Exchange.of((some, none), (some, none))
+    assert not both.stratum.any()
+    assert exchange.remembered_p(both) == 1
+    assert exchange.log_e_value(both) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("rows", [(400, 301), (501, 907)])
+def test_equal_scores_of_many_rows_show_nothing(rows: tuple[int, int]) -> None:
+    """However the sums of equal numbers are rounded."""
+    for value in np.random.default_rng(5).normal(scale=3, size=50):
+        forgotten, never_seen = (np.full(one, value) for one in rows)
+        both = Exchange.of((forgotten, never_seen), (forgotten, never_seen))
+        assert exchange.remembered_p(both) >= 0.5

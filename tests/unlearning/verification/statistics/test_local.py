@@ -177,3 +177,11 @@ def test_the_share_of_remembered_rows_is_found(share: float) -> None:
     remembered = np.arange(1000) < 1000 * share
     values = random.normal(size=1000) + 3 * remembered
     assert local.remembered_share(3 * values - 4.5) == pytest.approx(share, abs=0.03)
+
+
+def test_equal_values_of_many_rows_show_nothing() -> None:
+    """Neither that rows are higher, nor that they are too low to have been left as they were."""
+    for value in np.random.default_rng(6).normal(scale=3, size=50):
+        forget, candidates = np.full(401, value), np.full((401, 307), value)
+        assert local.upper_p(forget, candidates, never_seen=907) >= 0.5
+        assert local.left_p(forget, forget, candidates, never_seen=907) >= 0.5

@@ -104,6 +104,8 @@ _templates.filters.update(
     size=words.size,
     plain=words.plain,
     span=words.span,
+    computing=words.computing,
+    stored=words.stored,
 )
 _templates.globals.update(
     static=_static,

@@ -14,7 +14,7 @@ _TABLE = "leases"
 def upgrade() -> None:
     op.add_column(_TABLE, sa.Column("taken_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column(_TABLE, sa.Column("doing", sa.String(24), nullable=True))
-    op.add_column(_TABLE, sa.Column("progress", sa.Float(), nullable=True))
+    op.add_column(_TABLE, sa.Column("progress", sa.Double(), nullable=True))
 
 
 def downgrade() -> None:

@@ -41,6 +41,7 @@ PARTS = (
     ("Models", "/models", "models:read"),
     ("Datasets", "/datasets", "models:read"),
     ("Operations", "/operations", "metrics:read"),
+    ("Webhooks", "/webhooks", "webhooks:write"),
     ("Keys", "/keys", "admin"),
     ("Audit chain", "/audit", "audit:read"),
 )

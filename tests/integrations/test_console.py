@@ -20,9 +20,21 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
 from service.console.views.bulk import MOST_AT_ONCE
+from service.ledger.batches import leases
+from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import Dataset, DeletionRequest, Model, TrainingRun
+from service.ledger.database.tables import (
+    Dataset,
+    DeletionRequest,
+    Lease,
+    Model,
+    TrainingRun,
+    Webhook,
+)
 from service.ledger.requests import lifecycle
+from service.ledger.webhooks import endpoints
+from service.ledger.webhooks.destinations import Rules
+from service.ledger.webhooks.sealing import Sealer
 from service.main import create_app
 from tests import factories
 from tests.service.api import callers
@@ -42,6 +54,7 @@ PAGES = (
     "/datasets",
     "/datasets/faces",
     "/operations",
+    "/webhooks",
     "/keys",
     "/audit",
     "/docs",
@@ -59,6 +72,14 @@ def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
         settings.model_copy(update={"subject_key": SecretStr(key), "heartbeat_seconds": 3600})
     )
     place.fill(made)
+    with made.state.sessions.begin() as session:
+        rules = Rules(networks=(), http=False)
+        new = endpoints.New("https://93.184.215.14/hook", "CRM")
+        sealer = Sealer.from_settings(made.state.settings)
+        endpoints.create(session, new, rules=rules, sealer=sealer, actor="cli", now=db.now())
+        who = session.scalars(select(Model).where(Model.name == "who")).one()
+        held = session.get_one(Lease, leases.of_model(who.id))
+        held.doing, held.progress = "unlearn", 0.6
     return made
 
 
@@ -134,8 +155,9 @@ def test_axe_finds_nothing_serious_on_any_page(app: FastAPI, open_page: Any, sch
         asked = session.scalars(
             select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.NEEDS_REVIEW)
         ).one()
+        webhook = session.scalars(select(Webhook.id)).one()
     found = []
-    for address in (*PAGES, f"/requests/{asked}"):
+    for address in (*PAGES, f"/requests/{asked}", f"/webhooks/{webhook}"):
         assert page.goto(address).status == 200
         found += _audit(page)
         for one in page.locator("details.act > summary").all()[:3]:
@@ -309,6 +331,62 @@ def test_an_administrator_acts_on_every_other_screen(app: FastAPI, open_page: An
             "cancelled",
             "failed",  # its dataset was withdrawn
         ]
+
+
+def test_requests_are_approved_extended_held_and_released(app: FastAPI, open_page: Any) -> None:
+    page = open_page(app, "requests:read", "requests:approve")
+    page.goto("/requests?reference=ticket-12")
+    page.get_by_role("row", name=re.compile("ticket-12")).get_by_role("link").click()
+    page.get_by_role("button", name="Approve").click()
+    assert page.get_by_role("status").inner_text().startswith("Approved")
+    for summary, said, button, status in (
+        ("Extend …", "What is the person told?", "Extend the due date", "Extended"),
+        ("Place a legal hold …", "In your own words", "Place the hold", "Under a legal hold"),
+        ("Release the legal hold …", "Why is it released?", "Release the hold", "Released"),
+    ):
+        page.get_by_text(summary).click()
+        page.get_by_label(said).fill("Court case 7 is to be decided first.")
+        page.get_by_role("button", name=button).click()
+        assert page.get_by_role("status").inner_text().startswith(status)
+    assert "legal hold placed" in page.get_by_role("main").inner_text().lower()
+    page.goto("/requests?state=needs_review")
+    assert page.get_by_role("button", name="Retry selected").count() == 0  # not with this key
+    assert page.problems == []
+
+
+def test_webhooks_are_tested_replayed_disabled_and_enabled(app: FastAPI, open_page: Any) -> None:
+    page = open_page(app, "webhooks:write")
+    page.wait_for_url("**/webhooks")
+    page.get_by_role("link", name="Webhook wh_").click()
+    page.get_by_role("button", name="Send a test").click()
+    assert "test" in page.get_by_role("status").inner_text()
+    page.get_by_text("Replay …").click()
+    page.get_by_label("Or with the first line since (UTC)").fill("2020-01-01T00:00")
+    page.get_by_role("button", name="Replay", exact=True).click()
+    assert page.get_by_role("status").inner_text().startswith("It continues there")
+    assert "Told up to line\n0 of" in page.get_by_role("main").inner_text()
+    page.get_by_role("button", name="Disable").click()
+    assert page.get_by_role("status").inner_text().startswith("Disabled")
+    page.get_by_role("button", name="Enable").click()
+    assert page.get_by_role("status").inner_text().startswith("Enabled")
+    assert page.problems == []
+
+
+def test_a_head_is_compared_and_a_model_withdrawn(app: FastAPI, open_page: Any) -> None:
+    page = open_page(app, name="administrator")
+    page.goto("/audit")
+    page.get_by_text("Compare a head that was kept …").click()
+    page.get_by_label("Its seq").fill("1")
+    page.get_by_label("Its hash").fill("0" * 64)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    assert "cut or rewritten" in page.get_by_role("status").inner_text()
+    page.goto("/models/who")
+    assert "unlearning a batch, 60 %" in page.get_by_role("main").inner_text()
+    page.get_by_text("Withdraw the model …").click()
+    page.get_by_label("to confirm").fill("who")
+    page.get_by_role("button", name="Withdraw the model").click()
+    assert page.get_by_role("status").inner_text().startswith("Withdrawn")
+    assert page.problems == []
 
 
 def test_a_page_follows_what_happens_without_being_loaded_again(

@@ -151,10 +151,7 @@ def _withheld(measured: Mapping[str, Any]) -> list[str]:
 def _counted(remaining: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return how much of each kind remains."""
     kinds = Counter(one["kind"] for one in remaining)
-    return [
-        words.many(count, *words.remaining(kind))
-        for kind, count in kinds.items()
-    ]
+    return [words.many(count, *words.remaining(kind)) for kind, count in kinds.items()]
 
 
 def _comparison(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -58,6 +58,7 @@ PAGES = (
     "/keys",
     "/audit",
     "/docs",
+    "/docs/deletion-requests",
 )
 #: Findings of these impacts fail the test.
 SERIOUS = ("serious", "critical", "moderate")

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from service.console.views.bulk import MOST_AT_ONCE
-from service.ledger.batches import leases
-from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import (
     Dataset,
     DeletionRequest,
-    Lease,
     Model,
     TrainingRun,
     Webhook,
 )
 from service.ledger.requests import lifecycle
-from service.ledger.webhooks import endpoints
-from service.ledger.webhooks.destinations import Rules
-from service.ledger.webhooks.sealing import Sealer
-from service.main import create_app
 from tests import factories
-from tests.service.api import callers
-from tests.service.console import browsers, place
+from tests.service.console import place
 
 #: It starts a server and a browser: `make test-integrations`.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -63,71 +51,6 @@ PAGES = (
 #: Findings of these impacts fail the test.
 SERIOUS = ("serious", "critical", "moderate")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture
-def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
-    settings = callers.settings_on(sqlite_database, tmp_path)
-    key = place.factories.DIGESTER.keys[0].decode()
-    made = create_app(
-        settings.model_copy(update={"subject_key": SecretStr(key), "heartbeat_seconds": 3600})
-    )
-    place.fill(made)
-    with made.state.sessions.begin() as session:
-        rules = Rules(networks=(), http=False)
-        new = endpoints.New("https://93.184.215.14/hook", "CRM")
-        sealer = Sealer.from_settings(made.state.settings)
-        endpoints.create(session, new, rules=rules, sealer=sealer, actor="cli", now=db.now())
-        who = session.scalars(select(Model).where(Model.name == "who")).one()
-        held = session.get_one(Lease, leases.of_model(who.id))
-        held.doing, held.progress = "unlearn", 0.6
-    return made
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    """The address at which the application answers."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    ready = threading.Event()
-    startup = server.startup
-
-    async def announce(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        ready.set()
-
-    server.startup = announce  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert ready.wait(timeout=60)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def open_page(chromium: Any, url: str) -> Iterator[Any]:
-    """A function that signs in with a key of these scopes and returns its page."""
-    contexts: list[Any] = []
-
-    def opened(app: FastAPI, *scopes: str, name: str = "privacy office", **options: Any) -> Any:
-        context = chromium.new_context(
-            base_url=url, viewport={"width": 1280, "height": 860}, **options
-        )
-        contexts.append(context)
-        context.set_default_timeout(60_000)
-        page = context.new_page()
-        page.problems = []
-        page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.goto("/")
-        page.get_by_label("API key").fill(browsers.key(app, *scopes, name=name))
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(lambda address: "/sign-in" not in address)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 def _shoot(page: Any, name: str) -> None:
@@ -332,62 +255,6 @@ def test_an_administrator_acts_on_every_other_screen(app: FastAPI, open_page: An
             "cancelled",
             "failed",  # its dataset was withdrawn
         ]
-
-
-def test_requests_are_approved_extended_held_and_released(app: FastAPI, open_page: Any) -> None:
-    page = open_page(app, "requests:read", "requests:approve")
-    page.goto("/requests?reference=ticket-12")
-    page.get_by_role("row", name=re.compile("ticket-12")).get_by_role("link").click()
-    page.get_by_role("button", name="Approve").click()
-    assert page.get_by_role("status").inner_text().startswith("Approved")
-    for summary, said, button, status in (
-        ("Extend …", "What is the person told?", "Extend the due date", "Extended"),
-        ("Place a legal hold …", "In your own words", "Place the hold", "Under a legal hold"),
-        ("Release the legal hold …", "Why is it released?", "Release the hold", "Released"),
-    ):
-        page.get_by_text(summary).click()
-        page.get_by_label(said).fill("Court case 7 is to be decided first.")
-        page.get_by_role("button", name=button).click()
-        assert page.get_by_role("status").inner_text().startswith(status)
-    assert "legal hold placed" in page.get_by_role("main").inner_text().lower()
-    page.goto("/requests?state=needs_review")
-    assert page.get_by_role("button", name="Retry selected").count() == 0  # not with this key
-    assert page.problems == []
-
-
-def test_webhooks_are_tested_replayed_disabled_and_enabled(app: FastAPI, open_page: Any) -> None:
-    page = open_page(app, "webhooks:write")
-    page.wait_for_url("**/webhooks")
-    page.get_by_role("link", name="Webhook wh_").click()
-    page.get_by_role("button", name="Send a test").click()
-    assert "test" in page.get_by_role("status").inner_text()
-    page.get_by_text("Replay …").click()
-    page.get_by_label("Or with the first line since (UTC)").fill("2020-01-01T00:00")
-    page.get_by_role("button", name="Replay", exact=True).click()
-    assert page.get_by_role("status").inner_text().startswith("It continues there")
-    assert "Told up to line\n0 of" in page.get_by_role("main").inner_text()
-    page.get_by_role("button", name="Disable").click()
-    assert page.get_by_role("status").inner_text().startswith("Disabled")
-    page.get_by_role("button", name="Enable").click()
-    assert page.get_by_role("status").inner_text().startswith("Enabled")
-    assert page.problems == []
-
-
-def test_a_head_is_compared_and_a_model_withdrawn(app: FastAPI, open_page: Any) -> None:
-    page = open_page(app, name="administrator")
-    page.goto("/audit")
-    page.get_by_text("Compare a head that was kept …").click()
-    page.get_by_label("Its seq").fill("1")
-    page.get_by_label("Its hash").fill("0" * 64)
-    page.get_by_role("button", name="Compare", exact=True).click()
-    assert "cut or rewritten" in page.get_by_role("status").inner_text()
-    page.goto("/models/who")
-    assert "unlearning a batch, 60 %" in page.get_by_role("main").inner_text()
-    page.get_by_text("Withdraw the model …").click()
-    page.get_by_label("to confirm").fill("who")
-    page.get_by_role("button", name="Withdraw the model").click()
-    assert page.get_by_role("status").inner_text().startswith("Withdrawn")
-    assert page.problems == []
 
 
 def test_a_page_follows_what_happens_without_being_loaded_again(

@@ -78,3 +78,10 @@ def test_what_a_control_names_exists(control: Control) -> None:
 def test_each_law_and_standard_has_controls() -> None:
     assert len(CONTROLS) > 20
     assert len({control.name for control in CONTROLS}) == len(CONTROLS)
+
+
+def test_every_finding_of_the_board_has_a_row() -> None:
+    said = (ROOT / "docs/controls.md").read_text()
+    section = said.partition("## Findings of the EDPB")[2].partition("[Opinion 28/2024]")[0]
+    rows = re.findall(r"^\| (?!control)(.+?) \|", section, re.M)
+    assert len(rows) == 7, rows

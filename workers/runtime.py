@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
 from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from models_store import Store, errors
@@ -32,6 +33,9 @@ CLOCK_SECONDS = 10.0
 
 #: Pause after a failure of background work.
 REST_SECONDS = 60.0
+
+#: Pause between two notes of how far a computation is.
+NOTE_SECONDS = 5.0
 
 #: After this long without a failure of the bucket, its next failure counts as the first.
 STORE_CALM_SECONDS = 300.0
@@ -195,6 +199,8 @@ class Runtime:
     ) -> Answer:
         """Have the compute process run an operation while the lease is renewed.
 
+        What is computed, and how far it is, is noted with the lease if it takes longer than a look.
+
         ``watch`` is called about every half second; an exception from it or from ``progress`` ends
         the computation.
         ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
@@ -204,6 +210,11 @@ class Runtime:
         renew_every = self.settings.lease_seconds / 3
         renewed = time.monotonic()
         outcome = "ended"  # by this worker: it stops, or its lease is lost
+        noting = _Noting(self, held, operation.name)
+
+        def seen(told: Progress) -> None:
+            noting.seen(told)
+            progress(told)
 
         def look() -> None:
             nonlocal renewed
@@ -214,6 +225,7 @@ class Runtime:
                 with self.session() as session:
                     leases.renew(session, held, seconds=self.settings.lease_seconds, now=self.now())
                 renewed = time.monotonic()
+            noting.look()
 
         try:
             with tracing.span(f"compute {operation.name}"):
@@ -223,7 +235,7 @@ class Runtime:
                     timeout_seconds=timeout_seconds,
                     watch=look,
                     watch_seconds=min(0.5, renew_every),
-                    progress=progress,
+                    progress=seen,
                 )
                 tracing.phases(getattr(answer, "timings", {}))
                 outcome = "answered"
@@ -279,3 +291,27 @@ class Runtime:
         """End the compute process and the database connections."""
         self.compute.kill()
         self.engine.dispose()
+
+
+class _Noting:
+    """Notes with a lease, now and then, what is computed under it and how far that is."""
+
+    def __init__(self, runtime: Runtime, held: leases.Held, doing: str) -> None:
+        self._runtime, self._held, self._doing = runtime, held, doing
+        self._fraction: float | None = None
+        self._noted: tuple[float | None] | None = None
+        self._next = 0.0
+
+    def seen(self, told: object) -> None:
+        """Remember how far the computation says that it is."""
+        self._fraction = getattr(told, "fraction", self._fraction)
+
+    def look(self) -> None:
+        """Note it, unless that was done a moment ago or nothing has changed."""
+        if time.monotonic() < self._next or self._noted == (self._fraction,):
+            return
+        # Only people read it: a database that does not answer is no reason to end the computation.
+        with suppress(SQLAlchemyError), self._runtime.session() as session:
+            leases.note(session, self._held, doing=self._doing, progress=self._fraction)
+            self._noted = (self._fraction,)
+        self._next = time.monotonic() + NOTE_SECONDS

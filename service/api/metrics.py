@@ -14,6 +14,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import (
     CounterMetricFamily,
+    GaugeHistogramMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
@@ -22,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from service.ledger.registry import counts
 from service.ledger.registry.counts import Counts
-from service.ledger.reports.operations import Operations
+from service.ledger.reports.operations import Operations, Spread
 
 PREFIX = "unlearn"
 
@@ -88,11 +89,16 @@ class Ledger(Collector):
         """Yield a family for each kind of number."""
         seen = self._seen
         yield _states("deletion_requests", "open deletion requests in each state", seen.requests)
-        yield _family(
-            "deletion_requests_due",
-            "open deletion requests due within so many days; 0: overdue",
-            "days",
-            {str(days): count for days, count in seen.due_within.items()},
+        yield _spread(
+            "deletion_requests_days_left",
+            "open deletion requests by days left until they are due; 0: overdue",
+            {(): seen.days_left},
+        )
+        yield _spread(
+            "deletion_requests_age_days",
+            "open deletion requests in each state by days since they were recorded",
+            {(state,): spread for state, spread in sorted(seen.ages.items())},
+            "state",
         )
         yield _states(
             "deletion_request_oldest_seconds",
@@ -143,6 +149,17 @@ def _histogram(of: counts.Family, counted: Counts) -> HistogramMetricFamily:
             buckets=list(zip(bounds, within, strict=True)),
             sum_value=found.get((*labels, "sum"), 0.0),
         )
+    return family
+
+
+def _spread(
+    name: str, words: str, found: Mapping[tuple[str, ...], Spread], *labels: str
+) -> GaugeHistogramMetricFamily:
+    """Return how many are within each bound now; unlike counters these go down as well."""
+    family = GaugeHistogramMetricFamily(f"{PREFIX}_{name}", words, labels=labels)
+    for values, spread in found.items():
+        within = [(str(float(bound)), count) for bound, count in spread.within.items()]
+        family.add_metric(values, [*within, ("+Inf", spread.count)], spread.days)
     return family
 
 

@@ -17,6 +17,8 @@ STRIP = 190
 NAMES, SCALE, ROW = 150, 250, 24
 #: Side of an attack curve's square, and the room for its axis.
 SQUARE, AXIS = 190, 34
+#: Width and height of a figure over versions.
+TREND, HIGH = 380, 120
 
 
 @dataclass(frozen=True)
@@ -299,3 +301,62 @@ def _picture(width: int, height: int, title: str, parts: Sequence[Markup]) -> Ma
         '<svg class="chart" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" '
         'aria-label="{2}">{3}</svg>'
     ).format(width, height, title, Markup("").join(parts))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure of one version."""
+
+    number: int
+    value: float
+    said: str
+
+
+def trend(points: Sequence[Point], *, title: str, chance: float | None = None) -> Markup:
+    """Return a figure over versions, oldest first, with a line where chance lies."""
+    known = [point.value for point in points] + ([] if chance is None else [chance])
+    low, high = min(known), max(known)
+    margin = (high - low) * 0.08 or 0.05
+    low, high = low - margin, high + margin
+    first, last = points[0].number, points[-1].number
+
+    def place(number: int, value: float) -> tuple[str, str]:
+        along = (number - first) / (last - first) if last > first else 0.5
+        up = (value - low) / (high - low)
+        return f"{AXIS + 6 + along * (TREND - 12):.1f}", f"{8 + (1 - up) * HIGH:.1f}"
+
+    places = [place(point.number, point.value) for point in points]
+    parts = [
+        Markup('<rect class="frame" x="{}" y="8" width="{}" height="{}"/>').format(
+            AXIS, TREND, HIGH
+        )
+    ]
+    if chance is not None:
+        parts.append(
+            Markup('<path class="chance" d="M{} {}H{}"/>').format(
+                AXIS, place(first, chance)[1], AXIS + TREND
+            )
+        )
+    parts.append(
+        Markup('<path class="line" d="M{}"/>').format("L".join(" ".join(one) for one in places))
+    )
+    parts += [
+        Markup('<circle class="dot" cx="{}" cy="{}" r="3.5"><title>{}</title></circle>').format(
+            *one, point.said
+        )
+        for one, point in zip(places, points, strict=True)
+    ]
+    parts += [
+        Markup('<text class="soft" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            AXIS - 5, y, f"{value:.2f}"
+        )
+        for value, y in ((max(known), 16), (min(known), 8 + HIGH))
+    ]
+    parts += [
+        Markup('<text class="soft" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+            x, HIGH + 24, anchor, f"version {number}"
+        )
+        for number, x, anchor in ((first, AXIS, "start"), (last, AXIS + TREND, "end"))
+        if last > first or anchor == "start"
+    ]
+    return _picture(AXIS + TREND + 8, HIGH + 30, title, parts)

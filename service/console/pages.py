@@ -41,6 +41,7 @@ PARTS = (
     ("Models", "/models", "models:read"),
     ("Datasets", "/datasets", "models:read"),
     ("Operations", "/operations", "metrics:read"),
+    ("Webhooks", "/webhooks", "webhooks:write"),
     ("Keys", "/keys", "admin"),
     ("Audit chain", "/audit", "audit:read"),
 )
@@ -104,6 +105,8 @@ _templates.filters.update(
     size=words.size,
     plain=words.plain,
     span=words.span,
+    computing=words.computing,
+    stored=words.stored,
 )
 _templates.globals.update(
     static=_static,

@@ -78,6 +78,40 @@ GATES: dict[str, tuple[str, str]] = {
     "no_power": ("no power", WARN),
     "skipped": ("not measured", CALM),
 }
+#: What is stored of a version: one, and several.
+REMAINING = {
+    "weights": ("set of weights", "sets of weights"),
+    "caches": ("cache of an anchor", "caches of anchors"),
+    "states": ("state of an update", "states of updates"),
+    "logs": ("log of an update", "logs of updates"),
+    "scores": ("file of scores", "files of scores"),
+    "margins": ("file of margins", "files of margins"),
+    "statistics": ("file of statistics", "files of statistics"),
+    "trainings": ("kept state of a training", "kept states of trainings"),
+}
+#: What a worker computes under a lease, by the operation's name.
+COMPUTING = {
+    "unlearn": "unlearning a batch",
+    "prepare": "preparing an anchor",
+    "train": "training",
+    "measure": "measuring an import",
+    "margins": "training a model for margins",
+    "references": "training a reference model",
+    "describe": "checking a new model",
+    "certify": "comparing a head with its rows",
+    "encode": "computing features",
+    "encoder": "checking an encoder",
+}
+APPENDS: dict[str, tuple[str, str]] = {
+    "waiting": ("being added", BUSY),
+    "completed": ("added", GOOD),
+    "failed": ("refused", BAD),
+    "cancelled": ("cancelled", CALM),
+}
+WEBHOOKS: dict[str, tuple[str, str]] = {
+    "active": ("active", GOOD),
+    "disabled": ("disabled", BAD),
+}
 _STATES = {
     "request": REQUESTS,
     "erasure": ERASURES,
@@ -88,6 +122,8 @@ _STATES = {
     "batch": BATCHES,
     "verdict": VERDICTS,
     "gate": GATES,
+    "append": APPENDS,
+    "webhook": WEBHOOKS,
 }
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -98,6 +134,22 @@ def badge(kind: str, state: str) -> Markup:
     """Return a state in words, coloured; a state of a later release is shown as it is."""
     words, tone = _STATES[kind].get(str(state), (str(state).replace("_", " "), CALM))
     return Markup('<span class="badge {}">{}</span>').format(tone, words)
+
+
+def computing(operation: str | None) -> str:
+    """Return what a worker computes, in words; an operation of a later release by its name."""
+    return "–" if operation is None else COMPUTING.get(operation, plain(operation))
+
+
+def remaining(kind: str) -> tuple[str, str]:
+    """Return what is stored of a version, one and several; of a later release by its name."""
+    return REMAINING.get(kind, (plain(kind), plain(kind)))
+
+
+def stored(kind: str) -> str:
+    """Return what is stored of a version, as the beginning of a line."""
+    one = remaining(kind)[0]
+    return one[:1].upper() + one[1:]
 
 
 def at(value: datetime | str | None) -> datetime | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,16 @@ from sqlalchemy import select
 
 from service.console.views.bulk import MOST_AT_ONCE
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import Dataset, DeletionRequest, Model, TrainingRun
+from service.ledger.database.tables import (
+    Dataset,
+    DeletionRequest,
+    Model,
+    TrainingRun,
+    Webhook,
+)
 from service.ledger.requests import lifecycle
 from tests import factories
-from tests.service.api import serving
-from tests.service.console import browsers, place
+from tests.service.console import place
 
 #: It starts a server and a browser: `make test-integrations`.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -38,46 +42,15 @@ PAGES = (
     "/datasets",
     "/datasets/faces",
     "/operations",
+    "/webhooks",
     "/keys",
     "/audit",
     "/docs",
+    "/docs/deletion-requests",
 )
 #: Findings of these impacts fail the test.
 SERIOUS = ("serious", "critical", "moderate")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    """The address at which the application answers."""
-    with serving.served(app) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
-@pytest.fixture
-def open_page(chromium: Any, url: str) -> Iterator[Any]:
-    """A function that signs in with a key of these scopes and returns its page."""
-    contexts: list[Any] = []
-
-    def opened(app: FastAPI, *scopes: str, name: str = "privacy office", **options: Any) -> Any:
-        context = chromium.new_context(
-            base_url=url, viewport={"width": 1280, "height": 860}, **options
-        )
-        contexts.append(context)
-        context.set_default_timeout(60_000)
-        page = context.new_page()
-        page.problems = []
-        page.on("console", lambda said: said.type == "error" and page.problems.append(said.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.goto("/")
-        page.get_by_label("API key").fill(browsers.key(app, *scopes, name=name))
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(lambda address: "/sign-in" not in address)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 def _shoot(page: Any, name: str) -> None:
@@ -106,8 +79,9 @@ def test_axe_finds_nothing_serious_on_any_page(app: FastAPI, open_page: Any, sch
         asked = session.scalars(
             select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.NEEDS_REVIEW)
         ).one()
+        webhook = session.scalars(select(Webhook.id)).one()
     found = []
-    for address in (*PAGES, f"/requests/{asked}"):
+    for address in (*PAGES, f"/requests/{asked}", f"/webhooks/{webhook}"):
         assert page.goto(address).status == 200
         found += _audit(page)
         for one in page.locator("details.act > summary").all()[:3]:

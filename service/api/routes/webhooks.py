@@ -194,7 +194,7 @@ def create(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = _view(row, endpoints.head(session)) | {"secret": secret}
+    shown = view(row, endpoints.head(session)) | {"secret": secret}
     session.commit()
     response.headers["Location"] = f"/v1/webhooks/{row.id}"
     return shown
@@ -206,7 +206,7 @@ def listing(_: Caller, session: deps.Reader, paging: pagination.Asked) -> Any:
     rows = endpoints.listing(session, after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.id)
     last = endpoints.head(session)
-    page["items"] = [_view(row, last) for row in page["items"]]
+    page["items"] = [view(row, last) for row in page["items"]]
     return page
 
 
@@ -215,7 +215,7 @@ def listing(_: Caller, session: deps.Reader, paging: pagination.Asked) -> Any:
 )
 def show(webhook_id: WebhookId, _: Caller, session: deps.Reader) -> Any:
     """Return a webhook and how far it has come."""
-    return _view(endpoints.get(session, webhook_id), endpoints.head(session))
+    return view(endpoints.get(session, webhook_id), endpoints.head(session))
 
 
 @router.patch(
@@ -286,7 +286,7 @@ def deliveries(
         failed=None if outcome is None else outcome == "failed",
     )
     page = paging.page(rows, key=lambda row: row.id)
-    page["items"] = [_attempt(row) for row in page["items"]]
+    page["items"] = [attempt(row) for row in page["items"]]
     return page
 
 
@@ -316,7 +316,7 @@ def rotate(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = _view(row, endpoints.head(session)) | {"secret": secret}
+    shown = view(row, endpoints.head(session)) | {"secret": secret}
     session.commit()
     return shown
 
@@ -353,13 +353,14 @@ def test(webhook_id: WebhookId, caller: Caller, session: deps.Session, wake: dep
 
 
 def _committed(session: deps.Session, row: Webhook, wake: deps.Wake) -> dict[str, Any]:
-    shown = _view(row, endpoints.head(session))
+    shown = view(row, endpoints.head(session))
     session.commit()
     wake.events()
     return shown
 
 
-def _view(row: Webhook, last: int) -> dict[str, Any]:
+def view(row: Webhook, last: int) -> dict[str, Any]:
+    """Return a webhook in its public form; ``last`` is the audit chain's last line."""
     return {
         "id": row.id,
         "url": row.url,
@@ -380,7 +381,8 @@ def _view(row: Webhook, last: int) -> dict[str, Any]:
     }
 
 
-def _attempt(row: WebhookDelivery) -> dict[str, Any]:
+def attempt(row: WebhookDelivery) -> dict[str, Any]:
+    """Return an attempt to deliver in its public form."""
     return {
         "event_id": row.event_id,
         "type": row.type,

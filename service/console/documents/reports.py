@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from service.api.negotiation import Page
-from service.console import charts, figures, words
+from service.console import figures, pictures, words
 from service.console.documents import paper
 from service.ledger.audit import canonical
 
@@ -46,27 +46,8 @@ HEADLINES = {
 _TONES = {"passed": "good", "failed": "bad", "exact": "calm", "imported": "calm", "none": "calm"}
 #: Verdicts that a mark of the version replaces.
 _MARKS = ("accuracy_drop", "memorised", "unconfirmed_rows")
-_REMAINING = {
-    "weights": ("set of weights", "sets of weights"),
-    "caches": ("cache of an anchor", "caches of anchors"),
-    "states": ("state of an update", "states of updates"),
-    "logs": ("log of an update", "logs of updates"),
-    "scores": ("file of scores", "files of scores"),
-    "margins": ("file of margins", "files of margins"),
-    "statistics": ("file of statistics", "files of statistics"),
-    "trainings": ("kept state of a training", "kept states of trainings"),
-}
 #: What is told in a sentence of its own, since it is outside the service.
 _COPIES = "copies"
-#: Attacks in the picture: the metric, and what it attacks with.
-_ATTACKS = {
-    "membership_auc": "by loss",
-    "calibrated_membership_auc": "by loss, calibrated",
-    "rmia_auc": "robust (RMIA)",
-    "calibrated_excess_auc": "by margin, calibrated",
-    "refit_membership_auc": "after a refit",
-    "version_difference_auc": "by both versions",
-}
 _SETS = {
     "forget": "forgotten records",
     "retain": "retained records",
@@ -96,9 +77,9 @@ def page(content: bytes) -> Page:
         more_steps=max(0, len(document["lineage"]) - STEPS),
         seconds=sum(figures.numbers(document["done"]["timings"].values())),
         conditions=_conditions(measured),
-        curve=_curve(measured.get("attack_curve")),
-        attacks=_attacks(metrics),
-        before_after=_before_after(metrics.get("calibrated_excess_auc") or {}),
+        curve=pictures.curve(measured.get("attack_curve")),
+        attacks=pictures.attacks(metrics),
+        before_after=pictures.before_after(metrics.get("calibrated_excess_auc") or {}),
         accuracies=list(_accuracies(measured.get("sets") or {})),
         figures=[figures.row(name, one) for name, one in list(metrics.items())[:FIGURES]],
         more_figures=max(0, len(metrics) - FIGURES),
@@ -142,45 +123,6 @@ def _conditions(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _attacks(metrics: Mapping[str, Any]) -> Any:
-    """Return the picture of how well attacks tell the records; None if no figure is shown."""
-    found = [
-        figures.mark(said, metrics[name])
-        for name, said in _ATTACKS.items()
-        if isinstance(metrics.get(name), Mapping)
-    ]
-    marks = [one for one in found if one.value is not None]
-    if not marks:
-        return None
-    return charts.scale(
-        marks, chance=0.5, title="Attacks: .5 is chance, 1 tells every record from never-seen ones"
-    )
-
-
-def _curve(curve: Any) -> Any:
-    """Return the picture of the attack curve; None if the report has none, or withholds it."""
-    if not isinstance(curve, Mapping) or curve.get("withheld"):
-        return None
-    rates = figures.numbers(curve["false_positive_rates"])
-    lines = {
-        name: list(zip(rates, figures.numbers(curve[member]), strict=True))
-        for member, name in (("unlearned", ""), ("control", "control"), ("reference", "reference"))
-        if curve.get(member)
-    }
-    return charts.attack_curve(lines)
-
-
-def _before_after(metric: Mapping[str, Any]) -> Any:
-    """Return the picture of the margins before and after; None if they are not shown."""
-    after, before = metric.get("mean_excess"), metric.get("control_mean_excess")
-    if not isinstance(after, float) or not isinstance(before, float):
-        return None
-    marks = [charts.Mark("before", before), charts.Mark("after", after)]
-    return charts.scale(
-        marks, chance=0.0, title="Margins of the forgotten records above those of never-seen ones"
-    )
-
-
 def _accuracies(sets: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield, for each set of records, the accuracies before, after and of references."""
     by_model = sets if "unlearned" in sets else {"unlearned": sets}
@@ -209,10 +151,7 @@ def _withheld(measured: Mapping[str, Any]) -> list[str]:
 def _counted(remaining: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return how much of each kind remains."""
     kinds = Counter(one["kind"] for one in remaining)
-    return [
-        words.many(count, *_REMAINING.get(kind, (words.plain(kind), words.plain(kind))))
-        for kind, count in kinds.items()
-    ]
+    return [words.many(count, *words.remaining(kind)) for kind, count in kinds.items()]
 
 
 def _comparison(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

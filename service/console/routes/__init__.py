@@ -12,6 +12,7 @@ from service.console.routes import (
     requests,
     signing_in,
     static,
+    webhooks,
 )
 
 #: Routers of every page; pages of a new request and of many come before that of one.
@@ -23,6 +24,7 @@ PAGES = (
     models.router,
     datasets.router,
     operations.router,
+    webhooks.router,
     keys.router,
     audit.router,
     reference.router,

@@ -6,9 +6,10 @@ import re
 from typing import Annotated, Literal
 
 from fastapi import Path, Query, Response
+from fastapi.responses import JSONResponse
 
 from service.api import deps, negotiation, pagination
-from service.api.routes import aliases
+from service.api.routes import aliases, checkpoints
 from service.console import documents, pages, sessions
 from service.console.forms import Form
 from service.console.views import models as views
@@ -77,6 +78,32 @@ def show_report(
     version = versions.get(session, models.get(session, model), number)
     made = report.report(session, version, digester=digester, signer=signer, now=db.now())
     return negotiation.show(documents.report(canonical.encode(made)))
+
+
+@router.get("/models/{model}/versions/{number}/checkpoint")
+def download(
+    visitor: Reading,
+    session: deps.Reader,
+    store: deps.Store,
+    model: deps.Name,
+    number: deps.Number,
+) -> Response:
+    """Hand out the weights of a version, if they hold no forgotten record."""
+    found: Response = checkpoints.download(model, number, visitor.principal, session, store)
+    return found
+
+
+@router.get("/models/{model}/versions/{number}/checkpoint/signature")
+def signature(
+    visitor: Reading,
+    session: deps.Reader,
+    signer: deps.ModelSigner,
+    model: deps.Name,
+    number: deps.Number,
+) -> Response:
+    """Hand out the signature over the weights of a version."""
+    bundle = checkpoints.signature(model, number, visitor.principal, session, signer)
+    return JSONResponse(bundle)
 
 
 @router.post("/models/{model}/train")

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from service.api import pagination
 from service.api.routes import aliases
-from service.console import charts, figures, words
+from service.console import charts, figures, pictures, words
 from service.console.sessions import Visitor
 from service.ledger.database.states import ModelStatus, VersionStatus
 from service.ledger.database.tables import Model, Version
-from service.ledger.registry import models, versions
-from service.ledger.reports import caveats, described, disclosure, history, verifications
+from service.ledger.registry import imports, models, versions
+from service.ledger.reports import (
+    caveats,
+    described,
+    disclosure,
+    history,
+    report_remaining,
+    trend,
+    verifications,
+    workload,
+)
 from service.ledger.training import runs
 
 #: Versions in the picture, and rows of the shorter tables.
@@ -61,6 +70,13 @@ def model(
     drawn = found[:DRAWN] if newest else history.versions(session, row, before=None, limit=DRAWN)
     trainings = runs.page(session, row, before=None, limit=FEW)
     made = runs.version_numbers(session, trainings)
+    over = trend.of(
+        session,
+        {one.id for one in (*page["items"], *drawn)},
+        everything=visitor.may("audit:read"),
+    )
+    nothing = trend.Figures(None, None)
+    figures_of = {one.number: over.get(one.id, nothing) for one in page["items"]}
     model = described.model(session, row)
     stands = model["status"] not in (ModelStatus.WITHDRAWN, ModelStatus.PURGED)
     return {
@@ -69,6 +85,9 @@ def model(
         "next": page["next_cursor"],
         "picture": _lineage(session, row, drawn),
         "drawn": len(drawn),
+        "figures": figures_of if over else {},
+        "trends": list(_trends(drawn, over)),
+        "computing": workload.computing(session, row),
         "alias": aliases.view(session, row, pagination.Paging(FEW, None)),
         "runs": [described.run(row, run, made) for run in trainings],
         "may_write": stands and visitor.may("models:write"),
@@ -105,10 +124,25 @@ def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[
             figures.row(name, one) for name, one in (measured.get("metrics") or {}).items()
         ],
         "limits": measured.get("limits") or {},
+        **_pictures(measured),
+        "stored": report_remaining.of_version(session, row, found),
+        "may_download": imports.may_download(session, row, found),
         "least_rows": disclosure.LEAST_ROWS,
         "live": models.production_numbers(session, [row]).get(row.id),
         "others": _successors(session, row, found),
         **_possible(session, visitor, row, found, version),
+    }
+
+
+def _pictures(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pictures of what was measured, and why there is no attack curve."""
+    metrics = measured.get("metrics") or {}
+    curve = measured.get("attack_curve")
+    return {
+        "curve": pictures.curve(curve),
+        "attacks": pictures.attacks(metrics),
+        "before_after": pictures.before_after(metrics.get("calibrated_excess_auc") or {}),
+        "no_curve": curve.get("withheld") if isinstance(curve, Mapping) else None,
     }
 
 
@@ -158,6 +192,22 @@ def _lineage(session: Session, model: Model, found: Sequence[Version]) -> Any:
             for row in found
         ]
     )
+
+
+def _trends(drawn: Sequence[Version], over: Mapping[int, trend.Figures]) -> Iterator[Any]:
+    """Yield a picture for each figure that at least two versions show."""
+    shown = [(row.number, over[row.id]) for row in reversed(drawn) if row.id in over]
+    for title, member, chance in (
+        ("Right answers on never-seen records, by version", "accuracy", None),
+        ("Attack by loss on the forgotten records (AUC), by version", "attack", 0.5),
+    ):
+        points = [
+            charts.Point(number, value, f"version {number}: {value:.3f}")
+            for number, of in shown
+            if (value := getattr(of, member)) is not None
+        ]
+        if len(points) > 1:
+            yield title, charts.trend(points, title=title, chance=chance)
 
 
 def _said(row: Version, verdict: str | None, *, live: bool) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.console import charts
 from service.console.sessions import Visitor
 from service.ledger.destruction import purges
 from service.ledger.registry import copies
@@ -34,5 +35,6 @@ def page(
         "under_way": workload.under_way(session) if visitor.may("models:read") else None,
         "stuck": copies.stuck(session, limit=PLANNED) if visitor.may("models:read") else None,
         "planned": purges.calendar(session, limit=PLANNED) if visitor.may("models:read") else None,
+        "bar": charts.progress,
         "stuck_seconds": STUCK * settings.batch_timeout_seconds,
     }

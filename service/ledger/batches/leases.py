@@ -63,10 +63,11 @@ def acquire(
 ) -> Held | None:
     """Take the lease if it is free or expired; return None while another worker holds it."""
     times = {"until": now + timedelta(seconds=seconds), "renewed_at": now}
-    statement = inserts.upsert(session, Lease).values(key=key, owner=owner, fence=1, **times)
+    taken_anew = {"owner": owner, "taken_at": now, "doing": None, "progress": None, **times}
+    statement = inserts.upsert(session, Lease).values(key=key, fence=1, **taken_anew)
     taking = statement.on_conflict_do_update(
         index_elements=[Lease.key],
-        set_={"owner": owner, "fence": Lease.fence + 1, **times},
+        set_={"fence": Lease.fence + 1, **taken_anew},
         where=or_(Lease.owner.is_(None), Lease.until <= now),
     ).returning(Lease.fence)
     fence = session.execute(taking).scalar_one_or_none()
@@ -100,6 +101,15 @@ def is_free(session: Session, key: str, *, now: datetime) -> bool:
 def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:
     """Renew the lease; raise ``LeaseLost`` when it has a new holder."""
     _change(session, held, until=now + timedelta(seconds=seconds), renewed_at=now)
+
+
+def note(session: Session, held: Held, *, doing: str, progress: float | None) -> None:
+    """Note for operators what the holder computes and how far it is, 0 to 1; not an audit event.
+
+    Nothing is noted if another worker has the lease.
+    """
+    done = None if progress is None else min(max(progress, 0.0), 1.0)
+    session.execute(update(Lease).where(_is_held(held)).values(doing=doing, progress=done))
 
 
 def hold(session: Session, held: Held) -> None:

@@ -9,7 +9,7 @@ from importlib import metadata
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, Unavailable, Unprocessable
+from service.errors import Conflict, Unavailable, Unprocessable, Withdrawn
 from service.ledger.audit import chain
 from service.ledger.database import file_locks, locks
 from service.ledger.database.states import VersionStatus
@@ -149,6 +149,15 @@ def refuse_download(session: Session, model: Model, version: Version) -> None:
             f"version {version.number} of {model.name} is {version.status} and is not handed "
             "out; download the production version"
         )
+
+
+def may_download(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the version's weights may be handed out."""
+    try:
+        refuse_download(session, model, version)
+    except (Conflict, Withdrawn):
+        return False
+    return True
 
 
 class Purged(Conflict):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, extract, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.ledger.database import db
@@ -39,6 +39,18 @@ _STORED = tuple(state for state in VersionStatus if state != VersionStatus.PURGE
 
 #: Days until a request is due; a request is counted under each that it is within.
 DAYS_LEFT = (0, 2, 7, 14, 30)
+#: Days since a request was recorded; likewise.
+AGES = (1, 7, 14, 30, 60)
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How requests are spread over days: how many are within each bound, how many, their sum."""
+
+    within: Mapping[int, int]
+    count: int
+    days: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,16 @@ class Operations:
 
     ``requests``, ``erasures``, ``batches`` and ``runs``: how many are in each state, of those that
     are not over. ``versions`` and ``verdicts``: of the versions whose weights are stored.
-    ``due_within``: open requests due within so many days, 0: overdue. ``oldest_seconds``: age of
-    the oldest request in each open state. ``leases``: held ones. ``workers``: live ones.
+    ``days_left``: of open requests, until they are due, below 0: overdue. ``ages``: of those in
+    each open state, since they were recorded. ``oldest_seconds``: age of the oldest request in each
+    open state. ``leases``: held ones. ``workers``: live ones.
     ``bytes``: stored checkpoints and internal state, by kind. ``copies``: versions in the model
     registry. ``counted``: what workers count.
     """
 
     requests: Mapping[str, int]
-    due_within: Mapping[int, int]
+    days_left: Spread
+    ages: Mapping[str, Spread]
     oldest_seconds: Mapping[str, float]
     erasures: Mapping[str, int]
     batches: Mapping[str, int]
@@ -75,11 +89,12 @@ def look(session: Session, *, beat_seconds: float) -> Operations:
     what is open, what is stored and what is held, each found by an index.
     """
     now = heartbeats.server_time(session)
-    requests, due, oldest = _open_requests(session, now)
+    requests, days_left, ages, oldest = _open_requests(session, now)
     under_way = db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD)
     return Operations(
         requests=requests,
-        due_within=due,
+        days_left=days_left,
+        ages=ages,
         oldest_seconds=oldest,
         erasures=_by(session, Erasure.status, shares.is_open()),
         batches=_by(session, Batch.status, under_way),
@@ -127,31 +142,42 @@ def _by(
 
 def _open_requests(
     session: Session, now: datetime
-) -> tuple[dict[str, int], dict[int, int], dict[str, float]]:
-    def within(days: int) -> ColumnElement[int]:
-        soon = DeletionRequest.due_at <= now + timedelta(days=days)
-        return func.coalesce(func.sum(case((soon, 1), else_=0)), 0)
+) -> tuple[dict[str, int], Spread, dict[str, Spread], dict[str, float]]:
+    def counted(which: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((which, 1), else_=0)), 0)
 
+    def seconds(column: InstrumentedAttribute[datetime]) -> ColumnElement[Any]:
+        return func.sum(extract("epoch", column))
+
+    due, came = DeletionRequest.due_at, DeletionRequest.created_at
     wanted = (
         select(
             DeletionRequest.status,
             func.count(),
-            func.min(DeletionRequest.created_at),
-            *(within(days) for days in DAYS_LEFT),
+            func.min(came),
+            seconds(due),
+            seconds(came),
+            *(counted(due <= now + timedelta(days=days)) for days in DAYS_LEFT),
+            *(counted(came >= now - timedelta(days=days)) for days in AGES),
         )
         .where(DeletionRequest.is_open)
         .group_by(DeletionRequest.status)
     )
-    due = dict.fromkeys(DAYS_LEFT, 0)
+    left, left_days = dict.fromkeys(DAYS_LEFT, 0), 0.0
     requests: dict[str, int] = {}
+    ages: dict[str, Spread] = {}
     oldest: dict[str, float] = {}
     rows: Sequence[Any] = session.execute(wanted).all()
-    for status, number, first, *counts in rows:
-        requests[str(status)] = number
-        oldest[str(status)] = max(0.0, (now - first).total_seconds())
-        for days, count in zip(DAYS_LEFT, counts, strict=True):
-            due[days] += int(count)
-    return requests, due, oldest
+    for status, number, first, due_sum, came_sum, *counts in rows:
+        state, at = str(status), number * now.timestamp()
+        requests[state] = number
+        oldest[state] = max(0.0, (now - first).total_seconds())
+        for days, count in zip(DAYS_LEFT, counts[: len(DAYS_LEFT)], strict=True):
+            left[days] += int(count)
+        left_days += (float(due_sum) - at) / _DAY
+        within = dict(zip(AGES, map(int, counts[len(DAYS_LEFT) :]), strict=True))
+        ages[state] = Spread(within, number, (at - float(came_sum)) / _DAY)
+    return requests, Spread(left, sum(requests.values()), left_days), ages, oldest
 
 
 def _bytes(session: Session) -> dict[str, int]:

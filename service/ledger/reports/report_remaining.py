@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -10,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import chain
 from service.ledger.batches import batch_states
 from service.ledger.database.states import VersionStatus
-from service.ledger.database.tables import Artifact, AuditEvent, Version
+from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
 from service.ledger.registry import copies, forgotten, versions
 from service.ledger.reports import report_loaded
 from service.ledger.training import runs
@@ -34,14 +36,7 @@ def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, 
     ).all()
     # Retired versions contain forgotten records by definition. There may be thousands. Withdrawn
     # ones may have been retired or rejected before.
-    containing = [
-        version
-        for version in standing
-        if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
-        # Its verification did not show that it forgot.
-        or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
-        or forgotten.is_in(session, loaded.model, version)
-    ]
+    containing = [version for version in standing if _contains(session, loaded.model, version)]
     weights = [
         {
             "kind": "weights",
@@ -60,6 +55,62 @@ def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, 
         *_artifacts(session, loaded, held),
         *_kept_states(session, loaded),
     ]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Weights or internal state that are stored; ``remembers``: of records that were forgotten."""
+
+    kind: str
+    version: int
+    size_bytes: int
+    stored_at: datetime
+    remembers: bool
+
+
+def of_version(session: Session, model: Model, version: Version) -> list[Stored]:
+    """Return what is stored of a version, and of the anchor from which it steps.
+
+    None of it but the live version's weights is handed out; what remembers is destroyed after the
+    policy's window, or with the last version that steps from it.
+    """
+    owners = {version.id: version, version.anchor_id: session.get_one(Version, version.anchor_id)}
+    holding = {id for id, owner in owners.items() if _contains(session, model, owner)}
+    weights = [
+        Stored("weights", owner.number, owner.size_bytes, owner.created_at, owner.id in holding)
+        for owner in sorted(owners.values(), key=lambda one: -one.number)
+        if owner.status != VersionStatus.PURGED
+    ]
+    artifacts = session.scalars(
+        select(Artifact)
+        .where(Artifact.version_id.in_(owners), Artifact.destroyed_at.is_(None))
+        .order_by(Artifact.version_id.desc(), Artifact.id)
+    )
+    return weights + [
+        Stored(
+            one.kind,
+            owners[one.version_id].number,
+            one.size_bytes,
+            one.created_at,
+            _remembers(one, owners[one.version_id], holding),
+        )
+        for one in artifacts
+    ]
+
+
+def _contains(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the weights contain, or were not shown to lack, forgotten records."""
+    if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN):
+        return True
+    # Its verification did not show that it forgot.
+    rejected = version.status == VersionStatus.REJECTED and version.batch_id is not None
+    return rejected or forgotten.is_in(session, model, version)
+
+
+def _remembers(artifact: Artifact, owner: Version, containing: set[int]) -> bool:
+    """Return whether internal state was computed from records that were forgotten."""
+    of_forgotten = owner.batch_id is not None and artifact.kind in OF_FORGOTTEN
+    return of_forgotten or artifact.version_id in containing
 
 
 def _copies(
@@ -116,7 +167,7 @@ def _artifacts(
             "created_at": artifact.created_at,
         }
         for artifact, owner in rows
-        if owner.id in containing or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
+        if _remembers(artifact, owner, containing)
     ]
 
 

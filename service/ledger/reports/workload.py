@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from service.ledger.batches.leases import of_model
 from service.ledger.database import db
 from service.ledger.database.states import BatchStatus, ErasureStatus
 from service.ledger.database.tables import (
@@ -44,11 +45,18 @@ class Process:
 
 @dataclass(frozen=True)
 class Holding:
-    """A lease that a worker holds: on what, until when unless it is renewed."""
+    """A lease that a worker holds: on what, since when, until when unless it is renewed.
+
+    ``doing`` is the operation of ``service.messages`` that it computes, ``progress`` how far that
+    is, 0 to 1; None: nothing that takes long.
+    """
 
     what: str
     owner: str
+    since: datetime | None
     until: datetime
+    doing: str | None
+    progress: float | None
     fence: int
 
 
@@ -65,7 +73,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """A batch that runs or is held."""
+    """A batch that runs or is held; ``owner`` has the model's lease, None: nobody is at work."""
 
     model: str
     status: BatchStatus
@@ -75,6 +83,19 @@ class UnderWay:
     error: str | None
     since: datetime
     held_until: datetime | None
+    owner: str | None
+    doing: str | None
+    progress: float | None
+
+
+@dataclass(frozen=True)
+class Computing:
+    """What a worker computes for a model under its lease, since when, and how far that is."""
+
+    owner: str
+    doing: str
+    progress: float | None
+    since: datetime | None
 
 
 def workers(session: Session, *, beat_seconds: float) -> list[Process]:
@@ -109,8 +130,25 @@ def leases(session: Session) -> list[Holding]:
     ).all()
     names = _names(session, found)
     return [
-        Holding(names.get(one.key, one.key), one.owner or "", one.until, one.fence) for one in found
+        Holding(
+            what=names.get(one.key, one.key),
+            owner=one.owner or "",
+            since=one.taken_at,
+            until=one.until,
+            doing=one.doing,
+            progress=one.progress,
+            fence=one.fence,
+        )
+        for one in found
     ]
+
+
+def computing(session: Session, model: Model) -> Computing | None:
+    """Return what a worker computes under the model's lease now; None: nothing that takes long."""
+    held = _held(session, [of_model(model.id)]).get(of_model(model.id))
+    if held is None or held.doing is None:
+        return None
+    return Computing(held.owner or "", held.doing, held.progress, held.taken_at)
 
 
 def queues(session: Session) -> list[Queue]:
@@ -144,20 +182,27 @@ def under_way(session: Session) -> list[UnderWay]:
         .where(db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD))
         .order_by(Batch.created_at, Batch.id)
         .limit(MOST)
-    )
-    return [
-        UnderWay(
-            model=name,
-            status=batch.status,
-            records=batch.records,
-            attempts=batch.attempts,
-            trains=batch.trains,
-            error=batch.error,
-            since=batch.created_at,
-            held_until=batch.held_until,
+    ).all()
+    held = _held(session, [of_model(batch.model_id) for batch, _ in rows])
+    found = []
+    for batch, name in rows:
+        lease = held.get(of_model(batch.model_id))
+        found.append(
+            UnderWay(
+                model=name,
+                status=batch.status,
+                records=batch.records,
+                attempts=batch.attempts,
+                trains=batch.trains,
+                error=batch.error,
+                since=batch.created_at,
+                held_until=batch.held_until,
+                owner=None if lease is None else lease.owner,
+                doing=None if lease is None else lease.doing,
+                progress=None if lease is None else lease.progress,
+            )
         )
-        for batch, name in rows
-    ]
+    return found
 
 
 def suppressed_rows(session: Session, dataset: Dataset) -> int:
@@ -166,6 +211,20 @@ def suppressed_rows(session: Session, dataset: Dataset) -> int:
         Suppression.dataset_id == dataset.id, Suppression.lifted_at.is_(None)
     )
     return session.scalar(wanted) or 0
+
+
+def _held(session: Session, keys: Sequence[str]) -> dict[str, Lease]:
+    """Return those of the leases that are held now, by their keys."""
+    if not keys:
+        return {}
+    found = session.scalars(
+        select(Lease).where(
+            Lease.key.in_(keys),
+            Lease.owner.is_not(None),
+            Lease.until > heartbeats.server_time(session),
+        )
+    )
+    return {one.key: one for one in found}
 
 
 def _names(session: Session, found: Sequence[Lease]) -> dict[str, str]:

@@ -28,11 +28,24 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 
 
 @pytest.fixture(scope="module")
-def page(app: FastAPI) -> str:
-    answer = TestClient(app).get("/docs")
-    assert answer.status_code == 200
-    assert answer.headers["content-security-policy"] == pages.POLICY
-    return answer.text
+def all_pages(app: FastAPI) -> dict[str, str]:
+    """The list of operations, and the page of each noun, by their paths."""
+    client = TestClient(app)
+    nouns = {
+        f"/docs/{tag['name'].replace(' ', '-')}" for tag in app.openapi()["tags"]
+    }  # fmt: skip
+    found = {}
+    for path in ("/docs", *sorted(nouns)):
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        assert answer.headers["content-security-policy"] == pages.POLICY
+        found[path] = answer.text
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(all_pages: dict[str, str]) -> str:
+    return "".join(all_pages.values())
 
 
 def _operations(app: FastAPI) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -43,7 +56,7 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 def test_every_operation_is_there_with_its_scope(app: FastAPI, page: str) -> None:
     for method, path, said in _operations(app):
-        article = re.search(rf'<h3 id="{said["operationId"]}">.*?</article>', page, re.DOTALL)
+        article = re.search(rf'<h2 id="{said["operationId"]}">.*?</article>', page, re.DOTALL)
         assert article is not None, path
         assert f"{method.upper()} {path}" in article[0]
         for need in said.get("security", ()):
@@ -63,20 +76,33 @@ def test_every_scope_of_the_document_is_one_of_a_key(app: FastAPI) -> None:
     assert scopes == {one.value for one in keys.Scope} - {"admin"}
 
 
-def test_the_page_loads_nothing_from_another_site(page: str) -> None:
-    loaded = re.findall(
-        r'<(?:link|script|img|iframe|form)\b[^>]*?(?:href|src|action)="([^"]+)', page
-    )
-    assert loaded
-    assert [one for one in loaded if not one.startswith("/static/")] == []
-    assert "style=" not in page
-    assert not re.search(r"<script(?![^>]*src=)", page)
+def test_no_page_loads_anything_from_another_site(all_pages: dict[str, str]) -> None:
+    for path, page in all_pages.items():
+        loaded = re.findall(
+            r'<(?:link|script|img|iframe|form)\b[^>]*?(?:href|src|action)="([^"]+)', page
+        )
+        assert loaded, path
+        assert [one for one in loaded if not one.startswith("/static/")] == []
+        assert "style=" not in page
+        assert not re.search(r"<script(?![^>]*src=)", page)
 
 
-def test_links_within_the_page_lead_somewhere(page: str) -> None:
-    ids = re.findall(r'id="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+def test_every_page_is_small(app: FastAPI, all_pages: dict[str, str]) -> None:
+    client = TestClient(app)
+    for path, page in all_pages.items():
+        loaded = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+        size = len(page.encode()) + sum(len(client.get(one).content) for one in loaded)
+        assert size <= 150_000, path
+
+
+def test_links_lead_somewhere(app: FastAPI, all_pages: dict[str, str]) -> None:
+    ids = {path: re.findall(r'id="([^"]+)"', page) for path, page in all_pages.items()}
+    for path, page in all_pages.items():
+        assert len(ids[path]) == len(set(ids[path]))
+        for where, anchor in re.findall(r'href="(/docs[^"#]*)#?([^"]*)"', page):
+            assert where in all_pages, where
+            assert not anchor or anchor in ids[where]
+    assert TestClient(app).get("/docs/nothing").status_code == 404
 
 
 def test_examples_are_what_their_schemas_allow(app: FastAPI) -> None:

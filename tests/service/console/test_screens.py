@@ -36,6 +36,7 @@ PAGES = {
     "/datasets": "models:read",
     "/datasets/faces": "models:read",
     "/operations": "metrics:read",
+    "/webhooks": "webhooks:write",
     "/keys": "admin",
     "/audit": "audit:read",
 }
@@ -193,6 +194,7 @@ def test_who_may_only_look_is_offered_no_action(app: FastAPI) -> None:
         ("/datasets/faces/withdraw", "models:write"),
         ("/keys/key_" + "0" * 26 + "/revoke", "admin"),
         ("/audit/check", "audit:read"),
+        ("/webhooks/wh_" + "0" * 26 + "/replay", "webhooks:write"),
     ):
         answer = small.submit(action, {"name": "who"}, page="/models")
         assert answer.status_code == 403, action

@@ -115,4 +115,10 @@ class Lease(Base):
     until: Mapped[datetime] = mapped_column(Instant)
     #: When it was taken or last renewed; None: by an earlier release.
     renewed_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: When its holder took it; None: by an earlier release.
+    taken_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: What its holder has computed for it last (a name of ``service.messages``), and how far that
+    #: is, 0 to 1; None: nothing that takes long, or nothing that says how far it is.
+    doing: Mapped[str | None] = mapped_column(String(24))
+    progress: Mapped[float | None]
     fence: Mapped[int] = mapped_column(BigInteger)

@@ -75,8 +75,14 @@ def test_every_state_is_counted_as_it_is_in_the_ledger(app: FastAPI, watcher: Te
     assert _value(text, "deletion_requests", state="processing") == 1
     assert _value(text, "deletion_requests", state="completed") is None  # history
     assert _value(text, "erasures", state="pending") == 1
-    due = {days: _value(text, "deletion_requests_due", days=str(days)) for days in (0, 2, 7, 30)}
-    assert due == {0: 1, 2: 2, 7: 3, 30: 3}
+    left = "deletion_requests_days_left"
+    due = {days: _value(text, f"{left}_bucket", le=days) for days in ("0.0", "2.0", "7.0", "+Inf")}
+    assert due == {"0.0": 1, "2.0": 2, "7.0": 3, "+Inf": 3}
+    assert _value(text, f"{left}_gcount") == 3
+    assert _value(text, f"{left}_gsum") == pytest.approx(5, abs=0.01)
+    age = "deletion_requests_age_days"
+    assert _value(text, f"{age}_bucket", state="accepted", le="1.0") == 2
+    assert _value(text, f"{age}_gsum", state="accepted") == pytest.approx(2 * 3 / 24, abs=0.01)
     oldest = _value(text, "deletion_request_oldest_seconds", state="accepted")
     assert oldest == pytest.approx(3 * 3600, abs=60)
     assert _value(text, "deletion_request_oldest_seconds", state="completed") is None

@@ -155,8 +155,10 @@ def of(error: Exception) -> ServiceError:
             "gave one",
             retry_after_seconds=STORAGE_RETRY_SECONDS,
         )
-    if isinstance(error, sql.DBAPIError) and transactions.is_kept_waiting(error):
-        log.warning("a lock was not granted in time: others write to the same dataset or model")
+    if isinstance(error, sql.DBAPIError) and (
+        transactions.is_kept_waiting(error) or transactions.is_victim(error)
+    ):
+        log.warning("a lock was not granted: others write to the same dataset or model")
         return Busy(
             "others were changing the same dataset or model for too long, so that nothing was "
             "recorded; try again, with the same Idempotency-Key where you gave one",

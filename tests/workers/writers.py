@@ -21,6 +21,7 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Model, Reco
 from service.ledger.destruction import purges, withdrawals
 from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import imports, versions
+from service.ledger.reports import measurements
 from service.ledger.requests import intake, lifecycle, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
@@ -133,6 +134,35 @@ class Writer:
                 promote=True,
                 is_stored=lambda: True,
                 actor="key:k",
+                now=db.now(),
+            )
+
+    def measure(self) -> None:
+        """An import, until it is live."""
+        with self.world.transaction() as session:
+            model = self._model(session)
+            dataset = session.get_one(Dataset, model.dataset_id)
+            version = imports.register(
+                session,
+                model,
+                digest=digest(),
+                size_bytes=1,
+                data_revision=dataset.revision,
+                promote=True,
+                is_stored=lambda: True,
+                actor="key:k",
+                now=db.now(),
+            )
+            version_id = version.id
+        with self.world.transaction() as session:
+            version = session.get_one(Version, version_id)
+            measurements.decide(
+                session,
+                session.get_one(Model, version.model_id),
+                version,
+                measured={"verdict": measurements.ACCEPTED, "mark": None},
+                data_revision=version.data_revision,
+                actor="worker:w",
                 now=db.now(),
             )
 
@@ -378,6 +408,7 @@ ALL: dict[str, Callable[[Writer], None]] = {
     "train": Writer.train,
     "publish": Writer.publish,
     "import": Writer.import_,
+    "measure": Writer.measure,
     "promote": Writer.promote,
     "withdraw_version": Writer.withdraw_version,
     "withdraw_model": Writer.withdraw_model,

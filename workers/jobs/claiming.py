@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service import logs, tracing
 from service.ledger.audit import changes
 from service.ledger.batches import claims, execution, leases
-from service.ledger.database import transactions
+from service.ledger.database import locks, transactions
 from service.ledger.database.tables import Batch, Model
 from service.ledger.registry import methods
 from service.ledger.registry.policy import Policy
@@ -32,6 +32,8 @@ class Claimed:
     #: Still to be tried, in order.
     methods: list[Attempt]
     policy: Policy
+    #: How the dataset must be locked to record what was computed.
+    hold: locks.Hold
     #: Tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
     #: Trace contexts of the requests, oldest first; none if there are no traces.
@@ -95,6 +97,8 @@ def _claim(
         methods=attempts.of(known, request, left),
         tried=batch.tried,
         policy=policy,
+        # For a first promotion in the mode that ``versions.lock`` needs: no lock is strengthened.
+        hold=locks.Hold.PUBLICATION if model.production_id is None else locks.Hold.INTAKE,
         traces=_traces(session, batch),
     )
 

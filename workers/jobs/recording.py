@@ -44,7 +44,8 @@ def record(
     verdict = answer.verification["verdict"]
     allowed, mark = may_go_live(answer, claimed.policy, last=following is None)
     with runtime.session() as session:
-        batch = execution.running(session, claimed.batch_id, held=held)
+        # Before the model: what is shown has a key to the dataset.
+        batch = execution.running(session, claimed.batch_id, held=held, hold=claimed.hold)
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)

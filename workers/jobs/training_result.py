@@ -39,7 +39,7 @@ def record(
         leases.hold(session, of_model)
         run = session.get_one(TrainingRun, run_id)
         model = session.get_one(Model, run.model_id)
-        versions.lock(session, model)
+        versions.lock_to_measure(session, model)
         artifacts.require(
             session,
             runtime.store,

@@ -21,6 +21,7 @@ from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import (
     Batch,
     BatchRecord,
+    Dataset,
     DeletionRequest,
     Erasure,
     Model,
@@ -77,11 +78,13 @@ def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
     return list(session.scalars(_erasures(batch))) if locked is None else locked
 
 
-def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
+def running(
+    session: Session, batch_id: str, *, held: leases.Held, hold: locks.Hold | None = None
+) -> Batch:
     """Lock the batch that runs under this lease, and return it.
 
     Raise ``LeaseLost`` when it was taken over. Its model, its base version and the anchor are read
-    with it and cached.
+    with it and cached. ``hold``: lock its dataset in this way, in the same statement.
     """
     leases.hold(session, held)
     known: tuple[Any, ...] | None = taken.find(session, ("running batch", batch_id))
@@ -96,6 +99,8 @@ def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
             # A running batch is changed only under its lease, or by a transaction that revokes it.
             .execution_options(populate_existing=True)
         )
+        if hold is not None:
+            wanted = locks.with_dataset(wanted.join(Dataset, Dataset.id == Model.dataset_id), hold)
         known = tuple(session.execute(wanted).one())
         taken.keep(session, ("running batch", batch_id), known)
     batch: Batch = known[0]

@@ -13,7 +13,9 @@
 A transaction may leave steps out but must lock in this order, and must lock a row in the strongest
 mode that it will need before it locks anything later: a lock is never strengthened. A foreign key
 is checked under a key-share lock on the row that it names, which is compatible with every lock here
-but ``Hold.PUBLICATION``.
+but ``Hold.PUBLICATION``. So a transaction that will insert rows with a key to a dataset (requests,
+records, shown sets, scores of records) locks this dataset at its place, in the mode ``INTAKE`` at
+least.
 
 There is also the lock on the table of suppressions: ``suppressions.share`` comes before everything
 and waits only for ``suppressions.hold``, which comes last before the head. Its holder has locked at
@@ -75,6 +77,11 @@ def datasets(session: Session, ids: Iterable[int], hold: Hold) -> Sequence[Datas
 def dataset(session: Session, dataset_id: int, hold: Hold) -> Dataset:
     """Lock one dataset and return it as it is under the lock."""
     return datasets(session, [dataset_id], hold)[0]
+
+
+def with_dataset(wanted: Select[Any], hold: Hold) -> Select[Any]:
+    """Return the SELECT, of ``Dataset`` among others, so that it locks the datasets of its rows."""
+    return wanted.with_for_update(of=Dataset, **_OPTIONS[hold])
 
 
 def named_datasets(session: Session, names: Iterable[str], hold: Hold) -> dict[str, Dataset]:

@@ -50,15 +50,14 @@ def not_on_hold(dataset: Dataset) -> Sequence[ColumnElement[bool]]:
         .join(LegalHold, LegalHold.request_id == DeletionRequest.id)
         .where(LegalHold.released_at.is_(None))
     )
-    # Few holds are in force: both lists are read once, not for each record.
-    listed = (
-        held.join(RequestRecord, RequestRecord.request_id == DeletionRequest.listed_by)
-        .where(RequestRecord.dataset_id == dataset.id)
-        .with_only_columns(RequestRecord.row)
+    # Below NOT IN, a list larger than the work memory would be read again for each record.
+    listed = held.join(RequestRecord, RequestRecord.request_id == DeletionRequest.listed_by).where(
+        RequestRecord.dataset_id == dataset.id, RequestRecord.row == Record.row
     )
+    # Few holds are in force, so there are few labels: they are read once, not for each record.
     labels = held.where(
         DeletionRequest.kind == literal_column("'class'"),
         DeletionRequest.dataset_id == dataset.id,
         DeletionRequest.label.is_not(None),
     ).with_only_columns(DeletionRequest.label)
-    return Record.row.not_in(listed), Record.label.not_in(labels)
+    return ~listed.exists(), Record.label.not_in(labels)

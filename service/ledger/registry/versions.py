@@ -138,6 +138,13 @@ def lock(session: Session, model: Model) -> None:
     locks.models(session, [model.id])
 
 
+def lock_to_measure(session: Session, model: Model) -> None:
+    """Lock as ``lock`` does, and the dataset in any case: what is shown has a key to it."""
+    if model.production_id is not None:
+        locks.dataset(session, model.dataset_id, locks.Hold.INTAKE)
+    lock(session, model)
+
+
 def subject(model: Model, version: Version) -> str:
     """Return the name of a version in the audit chain."""
     return f"version:{model.name}/{version.number}"

@@ -13,8 +13,8 @@ which may be passed on:
 - figures of a whole set (retained, audit, validation rows) are shown only if the set was shown of
   the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
 - figures of forgotten rows, and notes of the step that depend on them, are withheld if another
-  batch of the model, or of one with the same weights, or a shown whole set differs by fewer rows
-  (``shown_batches``);
+  batch of the model, or of one with the same weights, or a shown whole set differs by fewer rows,
+  or if fewer are left over between several of them (``shown_batches``);
 - points of an attack's curve are withheld as figures of forgotten rows are, and if there are fewer
   than ``LEAST_ROWS`` rows for each point;
 - results of a training's epochs are figures of its training and its validation rows;

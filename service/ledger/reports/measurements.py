@@ -88,7 +88,7 @@ def decide(
     A version that is to go live but owes deletions stays a candidate: the next claim has them
     forgotten first. One that is not to go live and contains forgotten records is retired.
     """
-    versions.lock(session, model)
+    versions.lock_to_measure(session, model)
     shown_sets.hold(session, model.dataset_id)
     session.refresh(version)
     waiting = _finish(session, version, now=now)

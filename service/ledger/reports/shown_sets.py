@@ -16,6 +16,7 @@ compared row by row, unless their sizes differ by as many rows already.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_,
 from sqlalchemy.orm import Session
 
 from service.ledger.database import advisory
-from service.ledger.database.tables import Record, ShownSet
+from service.ledger.database.tables import BatchRecord, Record, ShownSet
 from service.ledger.registry import lineage
 from service.ledger.reports.disclosure import LEAST_ROWS
 from service.ledger.selection import exclusions
@@ -162,6 +163,37 @@ def near_rows(session: Session, dataset_id: int, rows: Sequence[int]) -> int:
         differing = len(wanted.symmetric_difference(session.scalars(few)))
         if 0 < differing < LEAST_ROWS:
             found = min(differing, found or differing)
+    return found
+
+
+def between_shown(session: Session, dataset_id: int, batch_id: str) -> list[Select[int]]:
+    """Select the rows that left a set between two times at which it was shown, for each such pair.
+
+    These are the pairs at whose both ends rows of the batch left: figures of a wider pair would be
+    those of at least ``LEAST_ROWS`` other rows as well.
+    """
+    left = set(
+        session.scalars(
+            select(Record.excluded_revision)
+            .join(BatchRecord, BatchRecord.row == Record.row)
+            .where(Record.dataset_id == dataset_id, BatchRecord.batch_id == batch_id)
+            .where(Record.excluded_revision.is_not(None))
+            .distinct()
+        )
+    )
+    shown = session.scalars(
+        select(ShownSet)
+        .where(ShownSet.dataset_id == dataset_id)
+        .order_by(*_BASIS, ShownSet.revision)
+    )
+    found = []
+    for _, alike in itertools.groupby(shown, lambda point: _basis(_of(point))):
+        points = list(alike)
+        revisions = [point.revision for point in points]
+        ends = sorted({bisect.bisect_left(revisions, one) for one in left} - {0, len(points)})
+        for first, last in itertools.combinations_with_replacement(ends, 2):
+            gone = exclusions.between(dataset_id, after=revisions[first - 1], until=revisions[last])
+            found.append(select(Record.row).where(gone, _in_set(_of(points[last]))))
     return found
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from service.api import problems
 from service.ledger.database import db, transactions
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest
@@ -98,3 +100,19 @@ def test_transaction_of_a_worker_is_repeated_after_a_deadlock(patient: Engine) -
     with Session(patient) as session:
         assert session.get_one(DeletionRequest, waiting).status == RequestStatus.ACCEPTED
     assert _deadlocks(patient) == before + 1
+
+
+def test_a_deadlock_that_is_not_repeated_is_told_as_others_who_write(patient: Engine) -> None:
+    waiting = _awaiting(patient)
+    told = []
+
+    def approve() -> None:
+        try:
+            with db.session_factory(patient).begin() as session:
+                lifecycle.approve(session, waiting, actor="worker:w", now=factories.NOW)
+        except DBAPIError as error:
+            told.append(problems.of(error))
+
+    _in_a_deadlock(patient, approve)
+    # The database does answer: whoever looks for the cause need not look there.
+    assert [(problem.status, problem.code) for problem in told] == [(503, "busy")]

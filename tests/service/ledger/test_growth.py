@@ -14,8 +14,16 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import claims, execution, holds, leases
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import Batch, Dataset, Model, Record, RequestRecord, Version
-from service.ledger.obligations import completion, raw_rows
+from service.ledger.database.tables import (
+    Batch,
+    Dataset,
+    LegalHold,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+from service.ledger.obligations import completion, legal, raw_rows
 from service.ledger.registry import forgotten, lineage, versions
 from service.ledger.requests import intake, lookup, page, suppressions
 from service.ledger.selection import matching, naming
@@ -162,6 +170,34 @@ def test_rows_forgotten_since_the_anchor_are_told_apart_in_linear_time(
             return rows_read(session, held)
 
     assert read(600) <= 15 * read(60)
+
+
+@pytest.mark.postgres
+def test_rows_on_hold_are_told_apart_in_linear_time(postgres_database: Engine) -> None:
+    """With little work memory a subquery below NOT IN is read again for each row."""
+
+    def read(count: int) -> int:
+        with db.session_factory(postgres_database)() as session:
+            data = factories.dataset(session, rows=2 * count)
+            request = factories.request(session, data, rows=range(count))
+            session.add(
+                LegalHold(
+                    id=f"lh_{count}",
+                    request_id=request.id,
+                    reason_code="litigation",
+                    reason="a claim",
+                    placed_by="key:k",
+                    placed_at=factories.NOW,
+                )
+            )
+            session.flush()
+            session.execute(text("ANALYZE"))
+            session.execute(text("SET LOCAL work_mem = '64kB'"))
+            free = select(Record.row).where(Record.dataset_id == data.id, *legal.not_on_hold(data))
+            assert len(session.scalars(free).all()) == count
+            return rows_read(session, free)
+
+    assert read(10_000) <= 15 * read(1_000)
 
 
 def test_rejected_versions_and_rollbacks_begin_lines_of_their_own(session: Session) -> None:

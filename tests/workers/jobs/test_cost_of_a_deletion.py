@@ -61,7 +61,9 @@ def test_one_deletion_takes_a_bounded_number_of_statements(on_postgres: Place) -
     statements: list[str] = []
 
     def saw(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
+        # The server's clock is read every few seconds, whatever is done.
+        if "clock_timestamp" not in statement:
+            statements.append(statement)
 
     event.listen(on_postgres.runtime.engine, "after_cursor_execute", saw)
     on_postgres.work()

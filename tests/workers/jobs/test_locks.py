@@ -45,6 +45,7 @@ LAST = "audit_head"
 MOST_ROUNDS = 6
 
 _UPDATE = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (\w+)")
+_INSERT = re.compile(r"^\s*INSERT INTO (\w+)")
 _UPSERT = re.compile(r"^\s*INSERT INTO (\w+) .*ON CONFLICT", re.DOTALL)
 _FROM = re.compile(r"\bFROM (\w+)")
 _OF = re.compile(r"FOR (?:NO KEY )?(?:UPDATE|SHARE|KEY SHARE) OF ([\w, ]+?)(?: SKIP LOCKED)?\s*$")
@@ -77,6 +78,18 @@ def _locked(statement: str) -> list[str]:
     return [_FROM.findall(statement)[0]] if _LOCKING.search(statement) else []
 
 
+def _checked(statement: str) -> list[str]:
+    """Tables of which a foreign key of new rows locks rows that somebody may have locked fully.
+
+    Rows of the other tables are never locked against such a check.
+    """
+    found = _INSERT.match(statement)
+    if found is None:
+        return []
+    keys = db.Base.metadata.tables[found[1]].foreign_keys
+    return [key.column.table.name for key in keys if key.column.table.name == "datasets"]
+
+
 def _rank(table: str) -> int:
     if table == LAST:
         return len(ORDER) + 1
@@ -91,7 +104,7 @@ def _watched(engine: Engine) -> Iterator[list[str]]:
 
     def look(connection, _cursor, statement, *_rest) -> None:
         mine = held.setdefault(connection.connection.dbapi_connection, [])
-        for table in _locked(statement):
+        for table in _locked(statement) + _checked(statement):
             if table in mine:
                 continue
             waits = not _SKIPPING.search(statement)

@@ -92,8 +92,34 @@ class Failing:
     def another(self) -> Model:
         return factories.model(self.session, self.data)
 
+    def exclude(self, *rows: int) -> None:
+        """Exclude rows at the next revision, as a claim does."""
+        self.data.revision += 1
+        for row in rows:
+            record = self.session.get_one(Record, (self.data.id, row))
+            if record.excluded_revision is None:
+                record.excluded_revision = self.data.revision
+        self.session.flush()
+
+    def anchor(self) -> Version:
+        """A trained version, whose figures are shown."""
+        version = factories.version(self.session, self.model)
+        verifications.store(
+            self.session,
+            self.model,
+            version,
+            measured={"verdict": "exact"},
+            data_revision=self.data.revision,
+            actor="worker:w",
+            now=factories.NOW,
+        )
+        return version
+
     def shows(self, base: Version, *rows: int) -> bool:
-        """Return whether figures of these rows are shown of a batch that begins with ``base``."""
+        """Return whether figures of these rows are shown of a batch that begins with ``base``.
+
+        They are measured at the dataset's revision.
+        """
         model = self.session.get_one(Model, base.model_id)
         batch = factories.batch(self.session, model, base, rows=rows, status=BatchStatus.FAILED)
         version = factories.version(
@@ -110,7 +136,7 @@ class Failing:
             model,
             version,
             measured={"verdict": "failed", "sets": {"control": {"forget": {"rows": 12}}}},
-            data_revision=0,
+            data_revision=self.data.revision,
             actor="worker:w",
             now=factories.NOW,
         )

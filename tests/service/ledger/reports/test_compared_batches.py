@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from sqlalchemy.orm import Session
 
@@ -67,6 +69,54 @@ def test_a_batch_is_compared_with_the_sets_that_were_shown(
     )
     base = factories.version(session, failing.model, digest="a" * 64)
     assert failing.shows(base, *range(12)) is shown
+
+
+@pytest.mark.parametrize(("failed", "shown"), [((), True), ((0,), False), (range(10), True)])
+def test_a_few_rows_of_a_failed_batch_are_not_left_over_between_two_sets_and_a_batch(
+    failing: Failing, failed: Sequence[int], shown: bool
+) -> None:
+    """The anchor's retained rows, less those now, less the rows of the batch, would be theirs."""
+    base = failing.anchor()
+    failing.exclude(*failed)
+    batch = range(20, 32)
+    failing.exclude(*batch)
+    assert failing.shows(base, *batch) is shown
+    assert failing.shows(base, *batch) is shown
+
+
+def test_rows_of_an_earlier_batch_do_not_count_as_left_over(failing: Failing) -> None:
+    base = failing.anchor()
+    failing.exclude(*range(12))
+    assert failing.shows(base, *range(12))
+    failing.exclude(*range(20, 32))
+    assert failing.shows(base, *range(20, 32))
+
+
+def test_two_batches_do_not_leave_a_few_rows_over_between_two_sets(failing: Failing) -> None:
+    base = failing.anchor()
+    failing.exclude(*range(12), 50, *range(20, 32))
+    # The set that is shown now has lost both.
+    assert failing.shows(base, *range(12))
+    assert not failing.shows(base, *range(20, 32))
+
+
+def test_halves_of_a_batch_are_shown_and_not_with_a_row_more(failing: Failing) -> None:
+    """The batch, less its first half, less the second half and the row, would be the row's."""
+    other = factories.version(failing.session, failing.another())
+    assert failing.shows(other, *range(22))
+    assert failing.shows(other, *range(11))
+    assert failing.shows(other, *range(11, 22))
+    base = factories.version(failing.session, failing.model)
+    assert failing.shows(base, *range(22))
+    assert failing.shows(base, *range(11))
+    assert not failing.shows(base, *range(11, 22), 40)
+
+
+def test_two_batches_and_a_row_more_are_not_shown_together(failing: Failing) -> None:
+    base = factories.version(failing.session, failing.model)
+    assert failing.shows(base, *range(11))
+    assert failing.shows(base, *range(11, 22))
+    assert not failing.shows(base, *range(22), 40)
 
 
 @pytest.mark.parametrize("data_rows", [60, 45])

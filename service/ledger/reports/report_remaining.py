@@ -74,7 +74,8 @@ def of_version(session: Session, model: Model, version: Version) -> list[Stored]
     None of it but the live version's weights is handed out; what remembers is destroyed after the
     policy's window, or with the last version that steps from it.
     """
-    owners = {version.id: version, version.anchor_id: session.get_one(Version, version.anchor_id)}
+    anchor = session.get_one(Version, version.anchor_id)
+    owners = {version.id: version, anchor.id: anchor}
     holding = {id for id, owner in owners.items() if _contains(session, model, owner)}
     weights = [
         Stored("weights", owner.number, owner.size_bytes, owner.created_at, owner.id in holding)

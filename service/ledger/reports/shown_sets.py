@@ -172,15 +172,13 @@ def between_shown(session: Session, dataset_id: int, batch_id: str) -> list[Sele
     These are the pairs at whose both ends rows of the batch left: figures of a wider pair would be
     those of at least ``LEAST_ROWS`` other rows as well.
     """
-    left = set(
-        session.scalars(
-            select(Record.excluded_revision)
-            .join(BatchRecord, BatchRecord.row == Record.row)
-            .where(Record.dataset_id == dataset_id, BatchRecord.batch_id == batch_id)
-            .where(Record.excluded_revision.is_not(None))
-            .distinct()
-        )
+    excluded = session.scalars(
+        select(Record.excluded_revision)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(Record.dataset_id == dataset_id, BatchRecord.batch_id == batch_id)
+        .distinct()
     )
+    left = {revision for revision in excluded if revision is not None}
     shown = session.scalars(
         select(ShownSet)
         .where(ShownSet.dataset_id == dataset_id)

@@ -175,6 +175,14 @@ class Place:
         file.write_bytes(after)
         return before
 
+    def spoil_label(self, row: int) -> None:
+        """Put the row's stored label out of range, so that computations that read it fail."""
+        labels = self.settings.store / "arrays" / self.array().key / "labels.npy"
+        stored = np.load(labels)
+        stored[row] = 99
+        labels.chmod(0o644)
+        np.save(labels, stored)
+
     def change_policy(self, **values: object) -> None:
         with self.runtime.session() as session:
             model = session.scalars(select(Model)).one()

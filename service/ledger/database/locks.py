@@ -36,13 +36,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import GenerativeSelect, Select, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from service.ledger.database import taken
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, TrainingRun
 
-_Selecting = TypeVar("_Selecting", bound=GenerativeSelect)
+Chosen = TypeVar("Chosen", bound="Select[*tuple[Any, ...]]")
 
 
 class Hold(StrEnum):
@@ -81,7 +81,7 @@ def dataset(session: Session, dataset_id: int, hold: Hold) -> Dataset:
     return datasets(session, [dataset_id], hold)[0]
 
 
-def with_dataset(wanted: _Selecting, hold: Hold) -> _Selecting:
+def with_dataset(wanted: Chosen, hold: Hold) -> Chosen:
     """Return the SELECT, of ``Dataset`` among others, so that it locks the datasets of its rows."""
     return wanted.with_for_update(of=Dataset, **_OPTIONS[hold])
 

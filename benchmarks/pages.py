@@ -25,7 +25,6 @@ from rich.table import Table
 from benchmarks import counters, growth, results, stock
 from benchmarks.progress import Steps
 from benchmarks.stock import Ledger
-from service.console.pages import POLL_SECONDS
 from service.ledger.registry import keys
 from service.main import create_app
 
@@ -94,7 +93,7 @@ def judged(measured: dict[str, Any], load: float) -> list[results.Target]:
 def _following(name: str, page: dict[str, Any]) -> list[results.Target]:
     if not page["follows"]:
         return []
-    seconds = page["cpu_seconds"] * 60 / POLL_SECONDS
+    seconds = page["cpu_seconds"] * 60 / page["between_looks"]
     return [results.at_most(f"CPU s a minute of {name}", seconds, MOST_FOLLOWING_SECONDS)]
 
 
@@ -166,9 +165,16 @@ def _fetched(browser: TestClient, engine: Any, page: Page, key: str) -> dict[str
                 "statements": counted.statements,
                 "blocks": counted.blocks,
                 "bytes": len(answer.content),
+                **_between_looks(answer.text),
             }
         )
     return counters.middle(seen[1:])
+
+
+def _between_looks(text: str) -> dict[str, int]:
+    """After how many seconds a page looks again, if it follows what happens."""
+    found = re.search(r' data-live="(\d+)"', text)
+    return {} if found is None else {"between_looks": int(found[1])}
 
 
 def _sign_in(browser: TestClient, key: str) -> None:

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.api import problems, repeats
-from service.console import sessions, words
+from service.console import following, sessions, words
 from service.console.sessions import SignInNeeded, Visitor
 from service.errors import NotFound, ServiceError
 from service.ledger.database import db
@@ -28,11 +28,6 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-
-#: Seconds between two looks of a page that follows what happens (``static/console.js``).
-#: The dearest page of a large ledger then takes less than 50 ms of the processor a minute
-#: (``make bench-pages``).
-POLL_SECONDS = 40
 
 #: The parts of the console: what a link says, where it leads, the scope that it needs.
 PARTS = (
@@ -115,7 +110,6 @@ _templates.globals.update(
     many=words.many,
     ago=words.ago,
     days_left=words.days_left,
-    poll_seconds=POLL_SECONDS,
 )
 
 
@@ -126,7 +120,7 @@ def render(
     content = _templates.get_template(template).render(
         visitor=visitor, menu=_menu(visitor, path), now=db.now(), **shown
     )
-    return HTMLResponse(content, status, {"Content-Security-Policy": POLICY})
+    return HTMLResponse(following.mark(content), status, {"Content-Security-Policy": POLICY})
 
 
 def prepare() -> None:
@@ -160,7 +154,7 @@ class PageRoute(APIRoute):
     """A route whose errors are pages, and whose endpoint is called once more after a deadlock."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, repeats.once(endpoint), **options)
+        super().__init__(path, following.timed(repeats.once(endpoint)), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, with errors shown to a person."""

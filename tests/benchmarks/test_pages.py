@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import pages
-from service.console.pages import POLL_SECONDS
 
 FETCHED = {
     "requests": {
@@ -14,6 +13,7 @@ FETCHED = {
         "statements": 6,
         "bound": pages.MOST_SECONDS,
         "follows": True,
+        "between_looks": 30,
     }
 }
 
@@ -27,4 +27,4 @@ def test_seconds_by_the_clock_are_left_out_where_others_work(others: bool) -> No
     seconds, statements, following = pages.judged(FETCHED, load)
     assert seconds.value == FETCHED["requests"]["cpu_seconds" if others else "seconds"]
     assert statements.value == FETCHED["requests"]["statements"]
-    assert following.value == 0.02 * 60 / POLL_SECONDS
+    assert following.value == 0.02 * 60 / 30

@@ -270,7 +270,7 @@ def test_a_page_follows_what_happens_without_being_loaded_again(
             select(DeletionRequest).where(DeletionRequest.client_reference == "ticket-14")
         ).one()
         lifecycle.cancel(session, row.id, actor="key:other")
-    page.clock.run_for(21_000)
+    page.clock.run_for(60_000)
     page.get_by_text("No request fits this filter.").wait_for()
     assert page.evaluate("window.stays") == 1
     assert page.problems == []

@@ -4,6 +4,12 @@
 
 const live = () => document.querySelector("[data-live]");
 
+// Seconds until the next look: the page says how many, as it knows what a look costs the service.
+function wait() {
+  const seconds = Number(live()?.dataset.live);
+  if (seconds) setTimeout(() => look().finally(wait), seconds * 1000);
+}
+
 async function look() {
   const shown = live();
   if (!shown || document.hidden || busy(shown)) return;
@@ -12,6 +18,7 @@ async function look() {
     if (!answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector("[data-live]");
+    if (fresh) shown.dataset.live = fresh.dataset.live;
     if (fresh && !busy(shown) && fresh.innerHTML !== shown.innerHTML) {
       shown.replaceChildren(...fresh.childNodes);
       select();
@@ -52,5 +59,4 @@ function select() {
 document.querySelector("form[data-continue]")?.requestSubmit();
 
 select();
-const seconds = Number(live()?.dataset.live);
-if (seconds) setInterval(look, seconds * 1000);
+wait();

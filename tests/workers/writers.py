@@ -121,39 +121,25 @@ class Writer:
             run = runs.create(session, model, actor="key:k", now=db.now())
         self.run(run.id)
 
-    def import_(self) -> None:
+    def import_(self) -> int:
         with self.world.transaction() as session:
             model = self._model(session)
-            dataset = session.get_one(Dataset, model.dataset_id)
-            imports.register(
+            revision = session.get_one(Dataset, model.dataset_id).revision
+            return imports.register(
                 session,
                 model,
                 digest=digest(),
                 size_bytes=1,
-                data_revision=dataset.revision,
+                data_revision=revision,
                 promote=True,
                 is_stored=lambda: True,
                 actor="key:k",
                 now=db.now(),
-            )
+            ).id
 
     def measure(self) -> None:
         """An import, until it is live."""
-        with self.world.transaction() as session:
-            model = self._model(session)
-            dataset = session.get_one(Dataset, model.dataset_id)
-            version = imports.register(
-                session,
-                model,
-                digest=digest(),
-                size_bytes=1,
-                data_revision=dataset.revision,
-                promote=True,
-                is_stored=lambda: True,
-                actor="key:k",
-                now=db.now(),
-            )
-            version_id = version.id
+        version_id = self.import_()
         with self.world.transaction() as session:
             version = session.get_one(Version, version_id)
             measurements.decide(
@@ -396,30 +382,12 @@ class Writer:
                 act(session, self.chance.choice(some))
 
 
+_NAMES = """
+    record approve deny cancel retry fail unlearn train publish import measure promote
+    withdraw_version withdraw_model withdraw_dataset erase purge change_policy run_now
+    reject hold approve_held consolidate die
+"""
 #: Every writer by its name.
-ALL: dict[str, Callable[[Writer], None]] = {
-    "record": Writer.record,
-    "approve": Writer.approve,
-    "deny": Writer.deny,
-    "cancel": Writer.cancel,
-    "retry": Writer.retry,
-    "fail": Writer.fail,
-    "unlearn": Writer.unlearn,
-    "train": Writer.train,
-    "publish": Writer.publish,
-    "import": Writer.import_,
-    "measure": Writer.measure,
-    "promote": Writer.promote,
-    "withdraw_version": Writer.withdraw_version,
-    "withdraw_model": Writer.withdraw_model,
-    "withdraw_dataset": Writer.withdraw_dataset,
-    "erase": Writer.erase,
-    "purge": Writer.purge,
-    "change_policy": Writer.change_policy,
-    "run_now": Writer.run_now,
-    "reject": Writer.reject,
-    "hold": Writer.hold,
-    "approve_held": Writer.approve_held,
-    "consolidate": Writer.consolidate,
-    "die": Writer.die,
+ALL: dict[str, Callable[[Writer], object]] = {
+    name: getattr(Writer, "import_" if name == "import" else name) for name in _NAMES.split()
 }

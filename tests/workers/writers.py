@@ -382,32 +382,12 @@ class Writer:
                 act(session, self.chance.choice(some))
 
 
-_EACH: tuple[Callable[[Writer], object], ...] = (
-    Writer.record,
-    Writer.approve,
-    Writer.deny,
-    Writer.cancel,
-    Writer.retry,
-    Writer.fail,
-    Writer.unlearn,
-    Writer.train,
-    Writer.publish,
-    Writer.import_,
-    Writer.measure,
-    Writer.promote,
-    Writer.withdraw_version,
-    Writer.withdraw_model,
-    Writer.withdraw_dataset,
-    Writer.erase,
-    Writer.purge,
-    Writer.change_policy,
-    Writer.run_now,
-    Writer.reject,
-    Writer.hold,
-    Writer.approve_held,
-    Writer.consolidate,
-    Writer.die,
-)
-
+_NAMES = """
+    record approve deny cancel retry fail unlearn train publish import measure promote
+    withdraw_version withdraw_model withdraw_dataset erase purge change_policy run_now
+    reject hold approve_held consolidate die
+"""
 #: Every writer by its name.
-ALL = {act.__name__.rstrip("_"): act for act in _EACH}
+ALL: dict[str, Callable[[Writer], object]] = {
+    name: getattr(Writer, "import_" if name == "import" else name) for name in _NAMES.split()
+}

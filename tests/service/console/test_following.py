@@ -14,7 +14,7 @@ from tests.service.console import browsers
 
 
 @pytest.mark.parametrize(
-    ("cost", "seconds"), [(0.0, 20), (0.013, 20), (0.04, 60), (0.0601, 91), (10.0, 600)]
+    ("cost", "seconds"), [(0.0, 30), (0.012, 30), (0.025, 60), (0.0376, 91), (10.0, 600)]
 )
 def test_a_page_that_costs_more_looks_again_less_often(cost: float, seconds: int) -> None:
     assert following.between_looks(cost) == seconds
@@ -23,7 +23,7 @@ def test_a_page_that_costs_more_looks_again_less_often(cost: float, seconds: int
 
 
 def test_what_a_page_costs_is_the_processor_time_of_its_endpoint() -> None:
-    burnt = 0.08
+    burnt = 0.05
 
     def endpoint() -> str:
         until = time.thread_time() + burnt
